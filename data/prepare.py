@@ -1,0 +1,205 @@
+"""A corpus as it lies on disk -> lhotse cuts, with an account of everything that was left out and why."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from valle.data.corpus import Entry, read_folder, read_table, select
+from valle.data.cuts import cut_audio, file_cut
+from valle.tokenizers.errors import UserError
+
+if TYPE_CHECKING:
+    from lhotse.cut import DataCut
+
+_FULL_SCALE = 0.999
+_SILENT_PEAK = 1e-3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an utterance must be like to be kept."""
+
+    min_seconds: float = 0.5
+    max_seconds: float = 30.0
+    max_clipped: float = 0.001
+    """Share of samples at full scale above which the recording counts as clipped."""
+    allow_no_text: bool = False
+    """Keep utterances without text (enough for training a codec)."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An utterance that was left out; `reason` is a short fixed word, `detail` explains this case."""
+
+    id: str
+    path: Path
+    reason: str
+    detail: str
+
+
+@dataclass
+class PrepareReport:
+    """What `prepare_folder` kept and dropped."""
+
+    cuts: Path
+    listed: int
+    """Utterances that the corpus lists."""
+    selected: int
+    """Those of them that the filters let through."""
+    dropped: list[Dropped] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Kept seconds of each speaker."""
+    utterances: int = 0
+
+    def table(self) -> str:
+        """The statistics as text for a terminal."""
+        rows = [
+            ("listed", f"{self.listed:,}"),
+            ("selected", f"{self.selected:,}"),
+            ("kept", f"{self.utterances:,}"),
+            ("speakers", f"{len(self.seconds):,}"),
+            ("hours", f"{sum(self.seconds.values()) / 3600:.2f}"),
+            ("dropped", f"{len(self.dropped):,}"),
+            *((f"  {reason}", f"{n:,}") for reason, n in Counter(d.reason for d in self.dropped).most_common()),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value:>10}" for name, value in rows)
+
+
+def prepare_folder(
+    root: str | Path,
+    out: str | Path,
+    *,
+    where: Mapping[str, Collection[str]] | None = None,
+    language: str = "en-us",
+    limits: Limits | None = None,
+    jobs: int | None = None,
+) -> PrepareReport:
+    """Prepare a folder of audio with `.txt` files beside it, or a TSV table (see `valle.data.corpus`).
+
+    Every recording is decoded once to check it, with `jobs` threads (default: one per core). Writes into `out`:
+    `cuts.jsonl.gz` (lhotse cuts; the audio stays where it is) and `dropped.tsv` (id, path, reason, detail).
+    `where` keeps rows whose column has one of the values; `language` is for rows that do not say theirs.
+    """
+    root, limits = Path(root), limits or Limits()
+    if root.is_dir():
+        entries = read_folder(root)
+    elif root.is_file():
+        entries = read_table(root, text_required=not limits.allow_no_text)
+    else:
+        raise UserError(f"{root} does not exist; give a folder of audio or a TSV table")
+    return prepare_entries(entries, out, where=where, language=language, limits=limits, jobs=jobs)
+
+
+def prepare_entries(
+    entries: list[Entry],
+    out: str | Path,
+    *,
+    where: Mapping[str, Collection[str]] | None = None,
+    language: str = "en-us",
+    limits: Limits | None = None,
+    jobs: int | None = None,
+) -> PrepareReport:
+    """`prepare_folder` for utterances that were listed in another way."""
+    from lhotse import CutSet
+
+    out, limits = Path(out), limits or Limits()
+    selected = select(entries, where or {})
+    report = PrepareReport(out / "cuts.jsonl.gz", len(entries), len(selected))
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = out / f".cuts.{os.getpid()}.jsonl.gz"
+    try:
+        with CutSet.open_writer(temporary) as writer:
+            for result in _examined(selected, language, limits, jobs or os.cpu_count() or 1):
+                if isinstance(result, Dropped):
+                    report.dropped.append(result)
+                    continue
+                speaker = result.supervisions[0].speaker
+                report.seconds[speaker] = report.seconds.get(speaker, 0.0) + result.duration
+                report.utterances += 1
+                writer.write(result)
+        _write_dropped(out / "dropped.tsv", report.dropped)
+        if report.utterances == 0:
+            first = report.dropped[0]
+            raise UserError(
+                f"every utterance was dropped, the first ('{first.id}') as {first.reason}: {first.detail}; "
+                f"see {out / 'dropped.tsv'}"
+            )
+        temporary.replace(report.cuts)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return report
+
+
+def _examined(entries: list[Entry], language: str, limits: Limits, jobs: int) -> Iterator[DataCut | Dropped]:
+    seen: set[str] = set()
+    with ThreadPool(jobs) as pool:
+        results = pool.imap(lambda entry: _examine(entry, language, limits), entries)
+        for entry, result in tqdm(
+            zip(entries, results, strict=True), total=len(entries), desc="checking audio", unit="utt"
+        ):
+            if entry.id in seen:
+                yield Dropped(entry.id, entry.path, "duplicate id", "an earlier utterance has this id")
+            else:
+                yield result
+            seen.add(entry.id)
+
+
+def _examine(entry: Entry, language: str, limits: Limits) -> DataCut | Dropped:
+    """The cut of an utterance, or why there is none."""
+    from lhotse import SupervisionSegment
+
+    def drop(reason: str, detail: str) -> Dropped:
+        return Dropped(entry.id, entry.path, reason, detail)
+
+    if not entry.text and not limits.allow_no_text:
+        return drop("no text", "no transcript; needed unless text-less utterances are allowed")
+    if not entry.path.is_file():
+        return drop("missing", "there is no such file")
+    try:
+        cut = file_cut(entry.path, entry.id)
+        wav = cut_audio(cut, cut.sampling_rate)
+    except UserError as error:
+        return drop("unreadable", str(error))
+    seconds = cut.duration
+    if seconds < limits.min_seconds:
+        return drop("too short", f"{seconds:.2f} s, the minimum is {limits.min_seconds:g} s")
+    if seconds > limits.max_seconds:
+        return drop("too long", f"{seconds:.2f} s, the maximum is {limits.max_seconds:g} s")
+    if wav.abs().max() < _SILENT_PEAK:
+        return drop("silent", f"no sample is above {_SILENT_PEAK:g} of full scale")
+    clipped = (wav.abs() >= _FULL_SCALE).float().mean().item()
+    if clipped > limits.max_clipped:
+        return drop("clipped", f"{clipped:.2%} of the samples are at full scale, at most {limits.max_clipped:.2%} may")
+    cut.supervisions = [
+        SupervisionSegment(
+            id=entry.id,
+            recording_id=entry.id,
+            start=0.0,
+            duration=seconds,
+            channel=cut.recording.channel_ids,
+            text=entry.text or None,
+            language=entry.language or language,
+            speaker=entry.speaker,
+            gender=entry.gender or None,
+            custom={"split": entry.split} if entry.split else None,
+        )
+    ]
+    return cut
+
+
+def _write_dropped(path: Path, dropped: list[Dropped]) -> None:
+    lines = ["id\tpath\treason\tdetail", *(f"{d.id}\t{d.path}\t{d.reason}\t{_one_line(d.detail)}" for d in dropped)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,204 @@
+"""Cuts -> shards of phonemes and codes.
+
+The n-th shard holds the n-th `shard_size` cuts of the manifest and appears whole or not at all. So the files
+themselves say what is done: a killed run is started again and makes the shards that are missing, and any number of
+processes or machines share the work by each taking every k-th shard.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm import tqdm
+
+from valle.data.cuts import load_cuts, manifest_hash
+from valle.data.shard_maker import DurationAligner, ShardMaker
+from valle.data.shards import Drop, read_metadata, shard_path
+from valle.data.token_header import TokenHeader, file_hash
+from valle.tokenizers.codecs.registry import load_codec
+from valle.tokenizers.errors import UserError
+from valle.tokenizers.text import TextTokenizer
+
+if TYPE_CHECKING:
+    from lhotse.cut import DataCut
+
+
+@dataclass
+class TokenizeReport:
+    """What is in the folder after a run of `tokenize`."""
+
+    shards: int
+    shards_missing: int
+    """Not 0 when other parts of a shared job are still to do."""
+    utterances: int = 0
+    seconds: float = 0.0
+    dropped: list[Drop] = field(default_factory=list)
+
+    def table(self) -> str:
+        """The statistics as text for a terminal."""
+        rows = [
+            ("shards", f"{self.shards - self.shards_missing:,} of {self.shards:,}"),
+            ("utterances", f"{self.utterances:,}"),
+            ("hours", f"{self.seconds / 3600:.2f}"),
+            ("dropped", f"{len(self.dropped):,}"),
+            *((f"  {reason}", f"{n:,}") for reason, n in Counter(d.reason for d in self.dropped).most_common()),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value:>12}" for name, value in rows)
+
+
+def tokenize(
+    cuts: str | Path,
+    out: str | Path,
+    codec_dir: str | Path,
+    text_tokenizer: TextTokenizer,
+    *,
+    aligner: DurationAligner | None = None,
+    device: str = "cpu",
+    batch_seconds: float = 60.0,
+    shard_size: int = 500,
+    jobs: int = 1,
+    part: int = 0,
+    parts: int = 1,
+) -> TokenizeReport:
+    """Tokenise a cut manifest into the folder `out`, or finish what an earlier run began.
+
+    Parameters
+    ----------
+    aligner:        finds the durations; without one the shards have none
+    batch_seconds:  padded seconds that the codec encodes at once
+    jobs:           processes on this machine
+    part, parts:    this run does the shards `part`, `part + parts`, … of all; for several machines or GPUs
+
+    Utterances that cannot be tokenised (unreadable, no text, …) are left out and listed with their reason in
+    `dropped.tsv`. Raises `UserError` when `out` was made from other cuts or with another codec, text tokenizer or
+    aligner.
+    """
+    for name, value, good in (
+        ("part", part, 0 <= part < parts),
+        ("jobs", jobs, jobs >= 1),
+        ("shard_size", shard_size, shard_size >= 1),
+        ("batch_seconds", batch_seconds, batch_seconds > 0),
+    ):
+        if not good:
+            raise UserError(f"tokenize: {name} cannot be {value}" + (f" of {parts}" if name == "part" else ""))
+    if aligner and list(aligner.vocab) != text_tokenizer.vocab:
+        raise UserError("the aligner was made for another text tokenizer; adapt it (Aligner.adapted) or train another")
+    out = Path(out)
+    all_cuts = list(load_cuts(cuts))
+    codec = load_codec(codec_dir, device)
+    header = TokenHeader(
+        codec=codec.spec,
+        codec_hash=file_hash(Path(codec_dir) / "codec.safetensors"),
+        text_tokenizer=text_tokenizer.to_dict(),
+        text_tokenizer_hash=text_tokenizer.fingerprint,
+        aligner_hash=aligner.fingerprint if aligner else None,
+        cuts_hash=manifest_hash(cuts),
+        utterances=len(all_cuts),
+        shard_size=shard_size,
+    )
+    _begin(out, header, cuts)
+    groups = {i: all_cuts[i * shard_size : (i + 1) * shard_size] for i in range(part, header.shards, parts)}
+    missing = {i: group for i, group in groups.items() if not shard_path(out, i).exists()}
+    total, to_do = _seconds(groups.values()), _seconds(missing.values())
+    with tqdm(desc="tokenising", total=total, initial=total - to_do, unit=" s of audio", unit_scale=True) as bar:
+        if jobs == 1:
+            maker = ShardMaker(out, header, codec, text_tokenizer, aligner, batch_seconds)
+            for index, group in missing.items():
+                maker.make(index, group, bar.update)
+        else:
+            settings = (out, header, codec_dir, device, text_tokenizer, aligner, batch_seconds)
+            _make_in_processes(settings, missing, jobs, bar)
+    report = _report(out, header)
+    if report.utterances == 0 and report.shards_missing == 0:
+        for index in range(header.shards):  # what made every one fail is not worth keeping: it may be put right
+            shard_path(out, index).unlink()
+        first = report.dropped[0]
+        raise UserError(f"every utterance was dropped, the first ('{first.id}') as {first.reason}: {first.detail}")
+    return report
+
+
+def _seconds(groups: Iterable[list[DataCut]]) -> float:
+    return sum(cut.duration for group in groups for cut in group)
+
+
+def _begin(out: Path, header: TokenHeader, cuts: str | Path) -> None:
+    """Write the header, or check that the one that is there says the same."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "header.json").exists():
+        header.write(out)
+    existing = TokenHeader.read(out)
+    existing.check_mixes_with(header, str(out), "this run")
+    if existing.cuts_hash != header.cuts_hash:
+        raise UserError(f"{out} holds tokens of other cuts than {cuts}; tokenize into a new folder")
+    if existing.shard_size != header.shard_size:
+        raise UserError(f"{out} has shards of {existing.shard_size} cuts; use shard_size {existing.shard_size} again")
+
+
+def _make_in_processes(settings: tuple[Any, ...], missing: dict[int, list[DataCut]], jobs: int, bar: tqdm) -> None:
+    # A forked process would inherit locks that torch's threads hold, so each is a fresh one that loads its own codec.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start_worker, initargs=settings) as pool:
+        futures = {pool.submit(_work, index, group): group for index, group in missing.items()}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                bar.update(_seconds([futures[future]]))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_maker: ShardMaker
+
+
+def _start_worker(
+    out: Path,
+    header: TokenHeader,
+    codec_dir: Path,
+    device: str,
+    text_tokenizer: TextTokenizer,
+    aligner: DurationAligner | None,
+    batch_seconds: float,
+) -> None:
+    global _maker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    _maker = ShardMaker(out, header, load_codec(codec_dir, device), text_tokenizer, aligner, batch_seconds)
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot stop its workers, and they would wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(index: int, cuts: list[DataCut]) -> None:
+    _maker.make(index, cuts, lambda seconds: None)
+
+
+def _report(out: Path, header: TokenHeader) -> TokenizeReport:
+    """Sum up the shards that are there, and list what they dropped in `dropped.tsv`."""
+    report = TokenizeReport(header.shards, shards_missing=0)
+    for index in range(header.shards):
+        path = shard_path(out, index)
+        if not path.exists():
+            report.shards_missing += 1
+            continue
+        utterances, dropped = read_metadata(path)
+        report.utterances += len(utterances)
+        report.seconds += sum(u["frames"] for u in utterances) / header.codec.frame_rate
+        report.dropped += dropped
+    rows = [f"{d.id}\t{d.reason}\t{' '.join(d.detail.split())}\n" for d in report.dropped]
+    (out / "dropped.tsv").write_text("id\treason\tdetail\n" + "".join(rows), encoding="utf-8")
+    return report

@@ -1,0 +1,67 @@
+"""A score or the reason why there is none: silence and clips of no length must neither crash a run nor count as 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import ParamSpec
+
+from torch import Tensor
+
+from valle.tokenizers.errors import UserError
+
+SILENCE_DBFS = -80.0
+"""A signal whose RMS lies below this is silence: the rounding noise of 16-bit audio is at -101 dBFS."""
+
+P = ParamSpec("P")
+
+
+class UnmeasurableError(Exception):
+    """This signal has no such score; the message says why, in a few words."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measured value, or None with the reason."""
+
+    value: float | None
+    reason: str = ""
+
+
+def measure(metric: Callable[P, float], *args: P.args, **kwargs: P.kwargs) -> Score:
+    """`metric(...)` as a `Score`: what it raises as `UnmeasurableError`, or gives as NaN, becomes a reason."""
+    try:
+        value = float(metric(*args, **kwargs))
+    except UnmeasurableError as error:
+        return Score(None, str(error))
+    return Score(value) if math.isfinite(value) else Score(None, "not a finite number")
+
+
+def why_inaudible(wav: Tensor) -> str:
+    """Why nothing can be heard in `wav` [S]: "no samples", "samples that are not finite", "silence"; "" if it can."""
+    if wav.numel() == 0:
+        return "no samples"
+    if not bool(wav.isfinite().all()):
+        return "samples that are not finite"
+    power = float(wav.double().square().mean())
+    return "silence" if power < 10 ** (SILENCE_DBFS / 10) else ""
+
+
+def check_audible(wav: Tensor, what: str) -> None:
+    """Raise `UnmeasurableError` naming `what` if `wav` [S] is empty, not finite or silent."""
+    if reason := why_inaudible(wav):
+        raise UnmeasurableError(f"{what}: {reason}")
+
+
+def optional_package(module: str, package: str) -> ModuleType:
+    """Import `module` of an optional `package`; raises `UserError` that says how to install it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"cannot import {module} ({error}); install it with: pip install '{package}' "
+            "(all of the evaluation: pip install 'valle[eval]')"
+        ) from error

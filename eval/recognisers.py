@@ -1,0 +1,134 @@
+"""Speech recognisers behind one interface: `build_recogniser(name)`.
+
+`pocketsphinx` works offline (its model comes with its package) but hears badly; `hubert` is the recogniser of the
+papers; `whisper-*` is the strongest. Error rates of different recognisers cannot be compared with each other.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from valle.eval import sphinx
+from valle.eval.measure import optional_package, why_inaudible
+from valle.eval.pretrained import load_pretrained
+from valle.tokenizers.audio import resample
+from valle.tokenizers.errors import UserError
+
+SAMPLE_RATE = 16_000
+_MIN_SECONDS = 0.05
+"""Below this no recogniser has a frame to look at."""
+
+
+class Recogniser(ABC):
+    """Speech to text. A transcript depends on nothing but its own recording: not on order, batch or other calls."""
+
+    name: str
+
+    def transcribe(self, wavs: list[Tensor], sample_rate: int) -> list[str]:
+        """Texts of `wavs` (each float [S] at `sample_rate` Hz); "" for silence, and for clips below 50 ms."""
+        texts = [""] * len(wavs)
+        heard = [
+            i for i, wav in enumerate(wavs) if wav.shape[0] >= _MIN_SECONDS * sample_rate and not why_inaudible(wav)
+        ]
+        audio = [resample(wavs[i].detach().cpu().float().clamp(-1, 1).numpy(), sample_rate, SAMPLE_RATE) for i in heard]
+        results = tqdm(self._recognise(audio), desc=self.name, total=len(heard), unit="utt", disable=None, leave=False)
+        for i, text in zip(heard, results, strict=True):
+            texts[i] = text.strip()
+        return texts
+
+    @abstractmethod
+    def _recognise(self, wavs: list[np.ndarray]) -> Iterable[str]:
+        """Texts of audible recordings, each float32 [S] at 16 kHz in [-1, 1]."""
+
+
+class PocketSphinx(Recogniser):
+    """CMU PocketSphinx with the US English model of its package (16 kHz)."""
+
+    name = "pocketsphinx"
+
+    def __init__(self, jobs: int = 1) -> None:
+        optional_package("pocketsphinx", "pocketsphinx>=5.0")
+        self.jobs = jobs
+
+    def _recognise(self, wavs: list[np.ndarray]) -> Iterable[str]:
+        return sphinx.transcribe_all(wavs, self.jobs)
+
+
+class CTC(Recogniser):
+    """A wav2vec 2.0 or HuBERT model with a CTC head, decoded greedily, one recording at a time (no padding)."""
+
+    def __init__(self, name: str, model: str, device: str = "cpu") -> None:
+        self.name, self.device = name, device
+        what = f"recogniser '{name}'"
+        self.processor = load_pretrained("AutoProcessor", model, what)
+        self.model = load_pretrained("AutoModelForCTC", model, what).to(device).eval()
+
+    @torch.inference_mode()
+    def _recognise(self, wavs: list[np.ndarray]) -> Iterable[str]:
+        for wav in wavs:
+            inputs = self.processor(wav, sampling_rate=SAMPLE_RATE, return_tensors="pt").to(self.device)
+            yield self.processor.batch_decode(self.model(**inputs).logits.argmax(dim=-1))[0]
+
+
+class Whisper(Recogniser):
+    """OpenAI Whisper, greedy, one recording at a time; recordings beyond 30 s by its own long-form procedure."""
+
+    _WINDOW_SECONDS = 30
+
+    def __init__(self, name: str, model: str, device: str = "cpu", language: str = "en") -> None:
+        self.name, self.device = name, device
+        what = f"recogniser '{name}'"
+        self.processor = load_pretrained("AutoProcessor", model, what)
+        self.model = load_pretrained("WhisperForConditionalGeneration", model, what).to(device).eval()
+        self.options: dict[str, Any] = {"do_sample": False, "num_beams": 1}
+        if getattr(self.model.generation_config, "is_multilingual", False):
+            self.options |= {"language": language, "task": "transcribe"}
+
+    @torch.inference_mode()
+    def _recognise(self, wavs: list[np.ndarray]) -> Iterable[str]:
+        for wav in wavs:
+            is_long = len(wav) > self._WINDOW_SECONDS * SAMPLE_RATE
+            how = {"truncation": False, "padding": "longest"} if is_long else {}
+            inputs = self.processor(
+                wav, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True, **how
+            ).to(self.device)
+            tokens = self.model.generate(**inputs, return_timestamps=is_long, **self.options)
+            yield self.processor.batch_decode(tokens, skip_special_tokens=True)[0]
+
+
+_SIZES = ("tiny", "base", "small", "medium", "large-v2", "large-v3", "large-v3-turbo")
+_PRETRAINED: dict[str, tuple[type[CTC | Whisper], str]] = {
+    "hubert": (CTC, "facebook/hubert-large-ls960-ft"),
+    **{f"whisper-{size}": (Whisper, f"openai/whisper-{size}") for size in _SIZES},
+}
+
+
+def recogniser_names() -> list[str]:
+    """All known recognisers, the default first."""
+    return [PocketSphinx.name, *_PRETRAINED]
+
+
+def build_recogniser(
+    name: str = PocketSphinx.name, model: str | None = None, device: str = "cpu", jobs: int = 1
+) -> Recogniser:
+    """The recogniser called `name`.
+
+    model: folder or Hub id of the weights, where they are not to come from the recogniser's own Hub page
+    jobs:  processes of pocketsphinx; the others use `device`
+    Raises `UserError` for an unknown name and for weights that cannot be had.
+    """
+    if name == PocketSphinx.name:
+        if model is not None:
+            raise UserError(f"recogniser '{name}' has its model built in; leave out --recogniser-model {model}")
+        return PocketSphinx(jobs)
+    if name not in _PRETRAINED:
+        raise UserError(f"unknown recogniser '{name}'; known recognisers: {', '.join(recogniser_names())}")
+    kind, hub_id = _PRETRAINED[name]
+    return kind(name, model or hub_id, device)

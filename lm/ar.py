@@ -1,0 +1,135 @@
+"""The autoregressive model: predicts the codes of the first quantizer, one frame after another (VALL-E section 4.2.1).
+
+Shapes: B utterances, L text tokens, G time-invariant codes, P = G + L, T frames, K codes, D width.
+
+Two kinds. The plain one must find its place in the text by attention and ends with an EOS code. The aligned one
+(`config.aligned`) is told the phoneme of each frame and predicts, besides the code, how far to move on in the text; it
+ends by moving beyond it, so it can neither skip nor repeat a phoneme.
+
+Steps: both kinds take T + 1 steps for T frames. A plain step t predicts frame t, the last one EOS. An aligned step 0
+only decides on which token the speech starts; step t > 0 predicts frame t - 1 and on which token frame t is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from valle.lm.alignment import IGNORE, advance_targets, frame_pointers, legal_advances
+from valle.lm.config import LMConfig
+from valle.lm.prefix import Prefix, PrefixEmbedding
+from valle.lm.transformer import Transformer, prefix_causal_mask
+
+
+@dataclass
+class ARSteps:
+    """Inputs and targets of a batch of known speech; targets are `IGNORE` where nothing is to be predicted.
+
+    previous: [B, T + 1], the last code known before the step
+    pointers: [B, T + 1], and spent [B, T + 1]; None for the plain kind
+    codes:    [B, T + 1], targets (plain: K is EOS)
+    advances: [B, T + 1], targets; None for the plain kind
+    """
+
+    previous: Tensor
+    codes: Tensor
+    pointers: Tensor | None = None
+    spent: Tensor | None = None
+    advances: Tensor | None = None
+
+
+@dataclass
+class ARLogits:
+    """codes: [B, S, K] or [B, S, K + 1] with EOS last (plain); advances: [B, S, max_advance + 1], -inf where illegal."""
+
+    codes: Tensor
+    advances: Tensor | None
+
+
+class ARModel(nn.Module):
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.prefix = PrefixEmbedding(config)
+        self.code = nn.Embedding(config.codebook_size + 1, config.dim)
+        self.transformer = Transformer(config)
+        self.code_head = nn.Linear(config.dim, config.codebook_size + (not config.aligned), bias=False)
+        if config.aligned:
+            self.advance_head = nn.Linear(config.dim, config.max_advance + 1)
+        boundary = torch.zeros(config.text_vocab_size, dtype=torch.bool)
+        boundary[list(config.boundary_ids)] = True
+        self.register_buffer("is_boundary", boundary, persistent=False)
+        self.is_boundary: Tensor
+        nn.init.normal_(self.code.weight, std=0.02)
+        nn.init.normal_(self.code_head.weight, std=0.02)
+
+    @property
+    def bos(self) -> int:
+        """Input id of "no code yet"."""
+        return self.config.codebook_size
+
+    @property
+    def eos(self) -> int:
+        """Output id of "the speech is over" in the plain kind."""
+        return self.config.codebook_size
+
+    def steps(
+        self,
+        phoneme_lengths: Tensor,
+        codes: Tensor,
+        code_lengths: Tensor,
+        durations: Tensor | None = None,
+    ) -> ARSteps:
+        """Inputs and targets for `codes` [B, T] of the first quantizer; `durations` [B, L] for the aligned kind."""
+        frames = codes.shape[1]
+        beyond = torch.arange(frames, device=codes.device) >= code_lengths[:, None]
+        if not self.config.aligned:
+            targets = F.pad(codes.masked_fill(beyond, IGNORE), (0, 1), value=IGNORE)
+            targets.scatter_(1, code_lengths[:, None], self.eos)
+            return ARSteps(F.pad(codes, (1, 0), value=self.bos), targets)
+        if durations is None:
+            raise ValueError("an aligned model needs the durations of the text tokens")
+        pointers, spent = frame_pointers(durations, frames)
+        return ARSteps(
+            previous=F.pad(codes, (2, 0), value=self.bos)[:, : frames + 1],
+            codes=F.pad(codes.masked_fill(beyond, IGNORE), (1, 0), value=IGNORE),
+            pointers=F.pad(pointers, (1, 0), value=-1),
+            spent=F.pad(spent, (1, 0)),
+            advances=advance_targets(pointers, phoneme_lengths, code_lengths),
+        )
+
+    def forward(
+        self, phonemes: Tensor, phoneme_lengths: Tensor, steps: ARSteps, time_invariant: Tensor | None = None
+    ) -> ARLogits:
+        """Logits of all steps of known speech; `phonemes` [B, L], `time_invariant` [B, G] or None."""
+        prefix = self.prefix(phonemes, phoneme_lengths, time_invariant)
+        frames = self.embed(prefix, steps.previous, steps.pointers, steps.spent)
+        size, count = prefix.x.shape[1], frames.shape[1]
+        counters = (torch.arange(size, device=frames.device), torch.arange(count, device=frames.device))
+        mask = prefix_causal_mask(prefix.exists, count)
+        hidden = self.transformer(torch.cat((prefix.x, frames), dim=1), torch.cat(counters)[None], mask)
+        legal = self.legal_advances(phonemes, phoneme_lengths) if self.config.aligned else None
+        return self.logits(hidden[:, size:], legal, steps.pointers)
+
+    def embed(self, prefix: Prefix, previous: Tensor, pointers: Tensor | None, spent: Tensor | None) -> Tensor:
+        """Inputs [B, S, D] of steps whose last known codes are `previous` [B, S]."""
+        x = self.code(previous)
+        if prefix.context is not None and pointers is not None and spent is not None:
+            x = x + self.prefix.frame_context(prefix.context, pointers, spent)
+        return x
+
+    def legal_advances(self, phonemes: Tensor, phoneme_lengths: Tensor) -> Tensor:
+        """Bool [B, L + 1, max_advance + 1], see `alignment.legal_advances`."""
+        return legal_advances(self.is_boundary[phonemes], phoneme_lengths, self.config.max_advance)
+
+    def logits(self, hidden: Tensor, legal: Tensor | None, pointers: Tensor | None) -> ARLogits:
+        """Logits of `hidden` [B, S, D]; `legal` and `pointers` [B, S] for the aligned kind."""
+        codes = self.code_head(hidden).float()
+        if legal is None or pointers is None:
+            return ARLogits(codes, None)
+        index = (pointers + 1)[:, :, None].expand(-1, -1, legal.shape[2])
+        advances = self.advance_head(hidden).float()
+        return ARLogits(codes, advances.masked_fill(~legal.gather(1, index), float("-inf")))

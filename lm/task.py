@@ -1,0 +1,206 @@
+"""Training of the language models as Lightning modules.
+
+`ARTask` and `NARTask` differ in their model and their loss; optimizer, schedule and the guard against non-finite
+gradients are shared. A batch is a `valle.data.batch.LMBatch`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from valle.lm.alignment import IGNORE, check_durations
+from valle.lm.ar import ARModel
+from valle.lm.config import LMConfig
+from valle.lm.losses import accuracy, cross_entropy
+from valle.lm.nar import NARModel
+from valle.lm.optim import OptimConfig, build_optimizer, build_schedule
+from valle.tokenizers.errors import UserError
+
+if TYPE_CHECKING:
+    from valle.data.batch import LMBatch
+
+
+class LMTask(L.LightningModule, ABC):
+    """What training an AR and a NAR have in common.
+
+    Optimizer steps whose gradient is not finite are skipped and counted; after `max_bad_steps` in a row training
+    stops. The checkpoint holds `config`, so that a model can be rebuilt from it alone.
+    """
+
+    model: nn.Module
+    kind: ClassVar[str]
+
+    def __init__(self, config: LMConfig, optim: OptimConfig, max_bad_steps: int) -> None:
+        super().__init__()
+        self.config = config
+        self.optim = optim
+        self.max_bad_steps = max_bad_steps
+        self.skipped_steps = 0
+        self.bad_steps_in_a_row = 0
+
+    @abstractmethod
+    def losses(self, batch: LMBatch, part: str) -> dict[str, Tensor]:
+        """Scalars to log, among them "loss", for `part` "train" or "val"."""
+
+    def training_step(self, batch: LMBatch, batch_idx: int) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: LMBatch, batch_idx: int) -> None:
+        self._step(batch, "val")
+
+    def _step(self, batch: LMBatch, part: str) -> Tensor:
+        values = self.losses(batch, part)
+        loss = values["loss"]
+        named = {f"{part}/{name}": value.detach() for name, value in values.items()}
+        self.log_dict(named, batch_size=len(batch.codes), sync_dist=part == "val")
+        # Progress bars show few things well: the loss of the part is the one.
+        self.log(f"{part}_loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.codes))
+        return loss
+
+    def on_before_batch_transfer(self, batch: LMBatch, dataloader_idx: int) -> LMBatch:
+        if self.config.aligned:
+            if batch.durations is None:
+                raise UserError("an aligned model needs durations in its data; tokenize with an aligner, or set aligned: false")
+            boundary = torch.isin(batch.phonemes, torch.tensor(self.config.boundary_ids))
+            lengths = batch.phoneme_lengths, batch.code_lengths
+            check_durations(batch.durations, boundary, *lengths, self.config.max_advance)
+        return batch
+
+    def configure_optimizers(self) -> Any:
+        total = self.trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise UserError("trainer: give max_steps or max_epochs; the learning-rate schedule ends with them")
+        optimizer = build_optimizer(self.model, self.optim)
+        schedule = build_schedule(optimizer, int(total), self.optim)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip; or, if the gradient is not finite, drop it, which makes this optimizer step do nothing.
+
+        The decision falls on the gradients because they are the same on all devices, other than the loss.
+        """
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if torch.isfinite(norm):
+            self.bad_steps_in_a_row = 0
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            optimizer.zero_grad(set_to_none=True)
+            self.skipped_steps += 1
+            self.bad_steps_in_a_row += 1
+            if self.bad_steps_in_a_row >= self.max_bad_steps:
+                raise UserError(
+                    f"training: the gradient was not finite in {self.max_bad_steps} steps in a row; lower optim.lr, raise "
+                    "optim.warmup_steps, set trainer.gradient_clip_val to 1.0, or continue from an earlier checkpoint"
+                )
+        self.log_dict({"train/grad_norm": norm, "train/skipped_steps": float(self.skipped_steps)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lm_kind"] = self.kind
+        checkpoint["lm_config"] = self.config.to_dict()
+        checkpoint["skipped_steps"] = self.skipped_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.skipped_steps = checkpoint["skipped_steps"]
+
+
+class ARTask(LMTask):
+    """Trains an `ARModel`."""
+
+    model: ARModel
+    kind = "ar"
+
+    def __init__(
+        self,
+        config: LMConfig,
+        optim: OptimConfig = OptimConfig(),
+        advance_weight: float = 1.0,
+        label_smoothing: float = 0.0,
+        max_bad_steps: int = 20,
+    ) -> None:
+        """`advance_weight` weighs the loss of the text position, `label_smoothing` is that of the codes."""
+        super().__init__(config, optim, max_bad_steps)
+        self.model = ARModel(config)
+        self.advance_weight = advance_weight
+        self.label_smoothing = label_smoothing
+
+    def losses(self, batch: LMBatch, part: str) -> dict[str, Tensor]:
+        steps = self.model.steps(batch.phoneme_lengths, batch.codes[:, 0], batch.code_lengths, batch.durations)
+        logits = self.model(batch.phonemes, batch.phoneme_lengths, steps, batch.time_invariant)
+        code_loss = cross_entropy(logits.codes, steps.codes, self.label_smoothing if part == "train" else 0.0)
+        values = {
+            "loss": code_loss,
+            "code_loss": code_loss,
+            "top1": accuracy(logits.codes, steps.codes, 1),
+            "top10": accuracy(logits.codes, steps.codes, 10),
+        }
+        if logits.advances is not None and steps.advances is not None:
+            advance_loss = cross_entropy(logits.advances, steps.advances)
+            values["loss"] = code_loss + self.advance_weight * advance_loss
+            values["advance_loss"] = advance_loss
+            values["advance_top1"] = accuracy(logits.advances, steps.advances, 1)
+        return values
+
+
+class NARTask(LMTask):
+    """Trains a `NARModel`: in each step every utterance gets a stage and a prompt length drawn at random."""
+
+    model: NARModel
+    kind = "nar"
+
+    def __init__(
+        self,
+        config: LMConfig,
+        optim: OptimConfig = OptimConfig(),
+        max_prompt_frames: int = 150,
+        label_smoothing: float = 0.0,
+        max_bad_steps: int = 20,
+    ) -> None:
+        """In training up to a third of an utterance, at most `max_prompt_frames` (VALL-E: 3 s), serves as prompt."""
+        super().__init__(config, optim, max_bad_steps)
+        self.model = NARModel(config)
+        self.max_prompt_frames = max_prompt_frames
+        self.label_smoothing = label_smoothing
+
+    def losses(self, batch: LMBatch, part: str) -> dict[str, Tensor]:
+        longest = (batch.code_lengths // 3).clamp(max=self.max_prompt_frames)
+        if part == "train":
+            share = torch.rand(len(longest), device=longest.device)
+            stage = torch.randint(1, self.config.n_q, longest.shape, device=longest.device)
+            return self._stage_losses(batch, stage, (share * (longest + 1)).long(), self.label_smoothing)
+        values: dict[str, Tensor] = {}
+        for number in range(1, self.config.n_q):
+            of_stage = self._stage_losses(batch, torch.full_like(longest, number), longest, 0.0)
+            values |= {f"{name}_{number + 1}": value for name, value in of_stage.items()}
+        losses = [value for name, value in values.items() if name.startswith("loss")]
+        return values | {"loss": torch.stack(losses).mean()}
+
+    def _stage_losses(self, batch: LMBatch, stage: Tensor, prompts: Tensor, smoothing: float) -> dict[str, Tensor]:
+        logits = self.model(
+            batch.phonemes,
+            batch.phoneme_lengths,
+            batch.codes,
+            batch.code_lengths,
+            stage,
+            prompts,
+            batch.time_invariant,
+            batch.durations,
+        )
+        rows = torch.arange(len(stage), device=stage.device)
+        targets = batch.codes[rows, stage]
+        time = torch.arange(targets.shape[1], device=stage.device)
+        known = (time < prompts[:, None]) | (time >= batch.code_lengths[:, None])
+        targets = targets.masked_fill(known, IGNORE)
+        return {
+            "loss": cross_entropy(logits, targets, smoothing),
+            "top10": accuracy(logits, targets, 10),
+        }

@@ -1,0 +1,56 @@
+"""Language models on disk: one `.safetensors` file that carries its own config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from valle.lm.ar import ARModel
+from valle.lm.config import LMConfig
+from valle.lm.nar import NARModel
+from valle.tokenizers.errors import UserError
+
+MODELS: dict[str, type[ARModel] | type[NARModel]] = {"ar": ARModel, "nar": NARModel}
+
+
+def save_lm(model: ARModel | NARModel, folder: Path | str, kind: str, dtype: torch.dtype = torch.float16) -> Path:
+    """Write `folder`/`kind`.safetensors, `kind` being "ar" or "nar"; gives its path."""
+    path = Path(folder) / f"{kind}.safetensors"
+    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    overflown = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if overflown:
+        raise UserError(f"{path}: {overflown[0]} is not finite as {dtype}; the training has diverged, use an earlier checkpoint")
+    save_file(tensors, path, metadata={"kind": kind, "config": json.dumps(model.config.to_dict())})
+    return path
+
+
+def load_lm(folder: Path | str, kind: str) -> ARModel | NARModel:
+    """The model that `save_lm` wrote, in float32 and eval mode."""
+    path = Path(folder) / f"{kind}.safetensors"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; is this the folder of a model?")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("kind") != kind:
+            raise UserError(f"{path}: holds a model of kind {metadata.get('kind')!r}, not {kind!r}")
+        model = MODELS[kind](LMConfig.from_dict(json.loads(metadata["config"])))
+        model.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
+    return model.eval()
+
+
+def from_checkpoint(path: Path | str) -> ARModel | NARModel:
+    """The model of a training checkpoint (its averaged weights, if it was trained with `EMA`), in eval mode."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if "lm_config" not in checkpoint:
+        raise UserError(f"{path}: not a checkpoint of a language model")
+    model = MODELS[checkpoint["lm_kind"]](LMConfig.from_dict(checkpoint["lm_config"]))
+    weights = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
+    model.load_state_dict(weights)
+    return model.eval()

@@ -1,0 +1,62 @@
+"""Small models and batches of invented speech for the tests of the language models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from valle.data.batch import LMBatch
+from valle.lm import LMConfig
+
+BOUNDARIES = (2, 3)
+VOCAB, CODES, GROUPS = 12, 20, 2
+
+
+@pytest.fixture
+def make_config() -> Callable[..., LMConfig]:
+    def make(**changes: Any) -> LMConfig:
+        values: dict[str, Any] = {
+            "text_vocab_size": VOCAB,
+            "codebook_size": CODES,
+            "n_q": 3,
+            "n_time_invariant": GROUPS,
+            "time_invariant_size": 5,
+            "boundary_ids": BOUNDARIES,
+            "max_spent": 4,
+            "dim": 32,
+            "layers": 2,
+            "heads": 2,
+            "ff": 48,
+            "dropout": 0.0,
+            "ti_dropout": 0.0,
+        }
+        return LMConfig(**(values | changes))
+
+    return make
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., LMBatch]:
+    def make(lengths: tuple[int, ...] = (9, 7, 11, 5), seed: int = 0) -> LMBatch:
+        """Utterances of `lengths` tokens: a boundary at both ends and now and then between, some of zero frames."""
+        g = torch.Generator().manual_seed(seed)
+        size = max(lengths)
+        phonemes = torch.zeros(len(lengths), size, dtype=torch.long)
+        durations = torch.zeros_like(phonemes)
+        for row, length in enumerate(lengths):
+            phonemes[row, :length] = torch.randint(4, VOCAB, (length,), generator=g)
+            durations[row, :length] = torch.randint(1, 6, (length,), generator=g)
+            boundaries = torch.arange(0, length, 4)
+            boundaries = torch.cat((boundaries[boundaries < length - 2], torch.tensor([length - 1])))
+            phonemes[row, boundaries] = torch.randint(2, 4, boundaries.shape, generator=g)
+            durations[row, boundaries] = torch.randint(0, 3, boundaries.shape, generator=g)
+        frames = durations.sum(dim=1)
+        codes = torch.randint(0, CODES, (len(lengths), 3, int(frames.max())), generator=g)
+        codes *= torch.arange(codes.shape[2]) < frames[:, None, None]
+        voices = torch.randint(0, 5, (len(lengths), GROUPS), generator=g)
+        return LMBatch(phonemes, torch.tensor(lengths), codes, frames, voices, durations)
+
+    return make

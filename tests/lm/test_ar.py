@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from valle.data.batch import LMBatch
+from valle.lm import ARModel, ARSteps, LMConfig
+from valle.lm.alignment import IGNORE
+from valle.lm.losses import cross_entropy
+from valle.tokenizers.errors import UserError
+
+
+def steps_of(model: ARModel, batch: LMBatch) -> ARSteps:
+    return model.steps(batch.phoneme_lengths, batch.codes[:, 0], batch.code_lengths, batch.durations)
+
+
+def logits_of(model: ARModel, batch: LMBatch) -> torch.Tensor:
+    """All logits of a batch in one tensor [B, S, *]; the -inf of illegal advances become 0."""
+    out = model(batch.phonemes, batch.phoneme_lengths, steps_of(model, batch), batch.time_invariant)
+    parts = [out.codes] if out.advances is None else [out.codes, out.advances.nan_to_num(neginf=0.0)]
+    return torch.cat(parts, dim=-1)
+
+
+def model_of(config: LMConfig) -> ARModel:
+    """A model whose parts all matter: fresh weights are too small for a difference to show."""
+    torch.manual_seed(0)
+    model = ARModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_no_step_sees_the_future(make_config, make_batch, aligned):
+    model, batch = model_of(make_config(aligned=aligned)), make_batch((8,))
+    seen = {}
+    model.code.register_forward_hook(lambda module, args, out: seen.update(x=out) or out.requires_grad_())
+    logits = logits_of(model, batch)
+    for step in (0, 3, logits.shape[1] - 2):
+        (gradient,) = torch.autograd.grad(logits[0, step].square().sum(), seen["x"], retain_graph=True)
+        strength = gradient[0].abs().sum(-1)
+        assert (strength[: step + 1] > 0).all()
+        assert (strength[step + 1 :] == 0).all()
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_prefix_is_seen_whole_and_sees_itself_both_ways(make_config, make_batch, aligned):
+    model, batch = model_of(make_config(aligned=aligned)), make_batch((8,))
+    hidden, embedded = {}, {}
+    model.transformer.blocks[0].register_forward_hook(lambda module, args, out: hidden.update(x=out))
+    model.prefix.text.register_forward_hook(lambda module, args, out: embedded.update(text=out))
+    model.prefix.voice.register_forward_hook(lambda module, args, out: embedded.update(voice=out))
+    logits = logits_of(model, batch)
+    for of, part in ((hidden["x"][0, 0], "text"), (hidden["x"][0, 2], "text"), (hidden["x"][0, 5], "voice")):
+        (gradient,) = torch.autograd.grad(of.square().sum(), embedded[part], retain_graph=True)
+        assert (gradient[0].abs().sum(-1) > 0).all()
+    for part in ("text", "voice"):
+        (gradient,) = torch.autograd.grad(logits[0, 0].square().sum(), embedded[part], retain_graph=True)
+        assert (gradient[0].abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_padding_changes_nothing(make_config, make_batch, aligned):
+    model, batch = model_of(make_config(aligned=aligned)), make_batch((9, 4, 11))
+    together = logits_of(model, batch)
+    for row, (length, frames) in enumerate(zip(batch.phoneme_lengths.tolist(), batch.code_lengths.tolist(), strict=True)):
+        alone = LMBatch(
+            batch.phonemes[row : row + 1, :length],
+            batch.phoneme_lengths[row : row + 1],
+            batch.codes[row : row + 1, :, :frames],
+            batch.code_lengths[row : row + 1],
+            batch.time_invariant[row : row + 1],
+            batch.durations[row : row + 1, :length],
+        )
+        torch.testing.assert_close(logits_of(model, alone)[0], together[row, : frames + 1], atol=1e-5, rtol=1e-5)
+
+
+def test_targets_of_both_kinds(make_config):
+    lengths = torch.tensor([3, 3]), torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([3, 2])
+    plain = ARModel(make_config()).steps(*lengths)
+    assert plain.previous.tolist() == [[20, 5, 6, 7], [20, 8, 9, 0]]
+    assert plain.codes.tolist() == [[5, 6, 7, 20], [8, 9, 20, IGNORE]]
+    durations = torch.tensor([[0, 2, 1], [1, 1, 0]])
+    aligned = ARModel(make_config(aligned=True)).steps(*lengths, durations)
+    assert aligned.previous.tolist() == [[20, 20, 5, 6], [20, 20, 8, 9]]
+    assert aligned.codes.tolist() == [[IGNORE, 5, 6, 7], [IGNORE, 8, 9, IGNORE]]
+    assert aligned.pointers.tolist()[0] == [-1, 1, 1, 2]
+    assert aligned.spent.tolist()[0] == [0, 0, 1, 0]
+    assert aligned.advances.tolist() == [[2, 0, 1, 1], [1, 1, 2, IGNORE]]
+
+
+def test_an_aligned_step_sees_its_neighbourhood_of_text(make_config):
+    config = make_config(aligned=True)
+    model = model_of(config)
+    phonemes = torch.tensor([[2, 5, 6, 7, 8, 3]])
+    prefix = model.prefix(phonemes, torch.tensor([6]), None)
+    x = model.prefix.frame_context(prefix.context, torch.tensor([[-1, 0, 3, 5]]), torch.tensor([[0, 0, 9, 1]]))
+    rows = torch.cat((torch.zeros(2, 32), model.prefix.text.weight[phonemes[0]], torch.zeros(2, 32)))
+    for got, pointer, spent in zip(x[0], (-1, 0, 3, 5), (0, 0, config.max_spent - 1, 1), strict=True):
+        window = rows[pointer + 1 : pointer + 5].flatten()
+        torch.testing.assert_close(got, model.prefix.context(window) + model.prefix.spent.weight[spent])
+
+
+def test_voice_dropout_hides_all_codes_of_an_utterance(make_config):
+    model = ARModel(make_config(ti_dropout=0.5))
+    phonemes, lengths, voices = torch.full((200, 2), 4), torch.full((200,), 2), torch.full((200, 2), 3)
+    hidden = model.prefix(phonemes, lengths, None).x[0, :2]
+    given = model.eval().prefix(phonemes, lengths, voices).x[:, :2]
+    assert (given == given[0]).all()
+    torch.manual_seed(0)
+    dropped = model.train().prefix(phonemes, lengths, voices).x[:, :2]
+    is_hidden, is_given = ((dropped == x).flatten(1).all(1) for x in (hidden, given[0]))
+    assert (is_hidden ^ is_given).all()
+    assert 70 < int(is_hidden.sum()) < 130
+
+
+def test_advance_loss_is_finite_for_every_legal_target(make_config, make_batch):
+    model, batch = ARModel(make_config(aligned=True)), make_batch((9, 7, 11, 5, 12, 3))
+    steps = steps_of(model, batch)
+    logits = model(batch.phonemes, batch.phoneme_lengths, steps, batch.time_invariant)
+    loss = cross_entropy(logits.advances, steps.advances)
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_config_goes_through_json_and_refuses_nonsense(make_config):
+    import json
+
+    config = make_config(aligned=True)
+    assert LMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    for changes in ({"dim": 30}, {"dropout": 1.0}, {"layers": 0}, {"time_invariant_size": 0}, {"boundary_ids": (99,)}):
+        with pytest.raises(UserError, match="config"):
+            make_config(**changes)
+    with pytest.raises(UserError, match="wings"):
+        LMConfig.from_dict(config.to_dict() | {"wings": 2})

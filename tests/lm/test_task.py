@@ -1,0 +1,173 @@
+"""Training through Lightning's Trainer: learning, resuming, surviving NaN, averaging."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from valle.lm import LMConfig
+from valle.lm.ema import EMA
+from valle.lm.optim import OptimConfig, lr_share
+from valle.lm.task import ARTask, LMTask, NARTask
+from valle.lm.weights import from_checkpoint, load_lm, save_lm
+from valle.tokenizers.errors import UserError
+
+OPTIM = OptimConfig(lr=5e-3, warmup_steps=10, weight_decay=0.0)
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def trainer_of(steps: int, **options: Any) -> L.Trainer:
+    values: dict[str, Any] = {
+        "max_steps": steps,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "gradient_clip_val": 1.0,
+    }
+    return L.Trainer(**(values | options))
+
+
+def fit(task: LMTask, batches: list[Any], steps: int, ckpt_path: str | None = None, **options: Any) -> L.Trainer:
+    trainer = trainer_of(steps, **options)
+    trainer.fit(task, DataLoader(batches, batch_size=None), ckpt_path=ckpt_path)
+    return trainer
+
+
+@pytest.mark.parametrize(("kind", "aligned"), [("ar", False), ("ar", True), ("nar", False), ("nar", True)])
+def test_learns_a_batch_by_heart(make_config, make_batch, kind, aligned):
+    torch.manual_seed(0)
+    config = make_config(aligned=aligned, n_q=3)
+    task = ARTask(config, OPTIM) if kind == "ar" else NARTask(config, OPTIM, max_prompt_frames=6)
+    trainer = fit(task, [make_batch()], 150)
+    assert trainer.callback_metrics["train_loss"] < 0.1  # uniform guessing: log 20 = 3.0
+
+
+def test_averaged_task_resumes_where_it_stopped(make_config, make_batch, tmp_path: Path):
+    batches = [make_batch(seed=seed) for seed in range(4)]
+
+    def task() -> ARTask:
+        torch.manual_seed(0)
+        return ARTask(make_config(aligned=True), OPTIM)
+
+    straight = task()
+    fit(straight, batches, 12, callbacks=[EMA(0.9)])
+    first = trainer_of(12, callbacks=[EMA(0.9)], max_epochs=2)
+    first.fit(task(), DataLoader(batches, batch_size=None))
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = task()
+    fit(resumed, batches, 12, callbacks=[EMA(0.9)], ckpt_path=str(tmp_path / "half.ckpt"))
+    for name, value in straight.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, msg=name)
+
+
+def test_average_follows_its_formula(make_config, make_batch, tmp_path: Path):
+    torch.manual_seed(0)
+    task, seen = ARTask(make_config(), OPTIM), []
+
+    class Watch(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *rest):
+            seen.append(pl_module.model.code.weight.detach().clone())
+
+    fit(task, [make_batch()], 5, callbacks=[Watch(), EMA(0.3)])
+    average = seen[0]
+    for update, weights in enumerate(seen[1:], start=1):
+        decay = min(0.3, (update + 1) / (update + 10))
+        average = decay * average + (1 - decay) * weights
+    torch.testing.assert_close(task.model.code.weight.detach(), average)
+
+
+def test_checkpoint_and_weights_file_rebuild_the_model(make_config, make_batch, tmp_path: Path):
+    task = NARTask(make_config(aligned=True), OPTIM)
+    trainer = fit(task, [make_batch()], 3, callbacks=[EMA(0.5)])
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    model = from_checkpoint(tmp_path / "last.ckpt")
+    assert model.config == task.config
+    for name, value in task.model.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value)
+    save_lm(model, tmp_path, "nar")
+    loaded = load_lm(tmp_path, "nar")
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value.half().float())
+    with pytest.raises(UserError, match="no such file"):
+        load_lm(tmp_path, "ar")
+
+
+class Poisoned(ARTask):
+    """An `ARTask` whose loss is not a number in the given steps."""
+
+    bad: set[int] = set()
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        return loss * float("nan") if self.global_step in self.bad else loss
+
+
+def test_steps_without_a_finite_gradient_are_skipped(make_config, make_batch):
+    task = Poisoned(make_config(), OPTIM, max_bad_steps=3)
+    task.bad = {2, 3, 6}
+    seen = []
+
+    class Watch(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *rest):
+            seen.append(pl_module.model.code.weight.detach().clone())
+
+    fit(task, [make_batch()], 8, callbacks=[Watch()])
+    moved = [not torch.equal(a, b) for a, b in zip(seen, seen[1:], strict=False)]
+    assert moved == [True, False, False, True, True, False, True]
+    assert task.skipped_steps == 3
+    assert all(torch.isfinite(p).all() for p in task.model.parameters())
+
+
+def test_training_stops_with_advice_when_nothing_is_finite(make_config, make_batch):
+    task = Poisoned(make_config(), OPTIM, max_bad_steps=3)
+    task.bad = {1, 2, 3}
+    with pytest.raises(UserError, match=r"3 steps in a row; lower optim\.lr"):
+        fit(task, [make_batch()], 8)
+
+
+def test_validation_reports_every_stage(make_config, make_batch):
+    trainer = trainer_of(1)
+    metrics = trainer.validate(NARTask(make_config(), OPTIM), DataLoader([make_batch()], batch_size=None), verbose=False)
+    assert {"val/loss_2", "val/loss_3", "val/top10_2", "val/loss"} <= metrics[0].keys()
+    mean = (metrics[0]["val/loss_2"] + metrics[0]["val/loss_3"]) / 2
+    assert metrics[0]["val/loss"] == pytest.approx(mean)
+
+
+def test_unaligned_data_for_an_aligned_model_is_refused(make_config, make_batch):
+    batch = make_batch()
+    batch.durations = None
+    with pytest.raises(UserError, match="needs durations"):
+        fit(ARTask(make_config(aligned=True), OPTIM), [batch], 1)
+
+
+def test_bf16_training_learns(make_config, make_batch):
+    torch.manual_seed(0)
+    config: LMConfig = make_config(aligned=True)
+    trainer = fit(ARTask(config, OPTIM), [make_batch()], 80, precision="bf16-mixed")
+    assert trainer.callback_metrics["train_loss"] < 0.6
+
+
+def test_schedule_warms_up_and_ends_at_its_floor():
+    config = OptimConfig(warmup_steps=10, final_lr_share=0.1)
+    shares = [lr_share(step, 110, config) for step in range(111)]
+    assert shares[0] == pytest.approx(0.1)
+    assert max(shares) == shares[10] == 1.0
+    assert shares[60] == pytest.approx(0.55)
+    assert shares[110] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False))

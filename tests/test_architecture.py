@@ -1,0 +1,143 @@
+"""What no single module can promise: the direction of imports, the names of packages, the size of files."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = ("tokenizers", "data", "lm", "valle", "eval")
+"""A folder imports itself and those to its left. The commands of `valle` alone may import everything."""
+
+
+def source_files() -> list[Path]:
+    """Every module of the package, relative to the root; the links inside `valle` are not followed."""
+    return [path.relative_to(ROOT) for folder in LAYERS for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported_modules(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of all imports, lazy ones too; `from a import b` counts as `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def layer_of(module: str) -> str | None:
+    """The folder that holds `module`; None for other projects' modules and for what `valle` itself always holds."""
+    package, _, rest = f"{module}.".partition(".")
+    name = rest.partition(".")[0]
+    if package != "valle" or name in ("", "__version__"):
+        return None
+    return name if name in LAYERS else "valle"
+
+
+def run_python(code: str) -> str:
+    """Run `code` in a fresh interpreter at the root of the repository, whose folders then head `sys.path`."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("line", "layer"),
+    [
+        ("import torch", None),
+        ("import tokenizers", None),
+        ("from valle import __version__", None),
+        ("from valle.tokenizers.audio import load_audio", "tokenizers"),
+        ("def f():\n    from valle import eval", "eval"),
+        ("from valle import VoiceCloner", "valle"),
+        ("import valle.cloner", "valle"),
+    ],
+)
+def test_layer_of_an_import(line: str, layer: str | None) -> None:
+    assert [layer_of(module) for _, module in imported_modules(ast.parse(line))] == [layer]
+
+
+def test_imports_go_one_way() -> None:
+    wrong = []
+    for path in source_files():
+        if path.parts[:2] in (("valle", "commands"), ("valle", "cli.py")):
+            continue
+        allowed = LAYERS[: LAYERS.index(path.parts[0]) + 1]
+        for line, module in imported_modules(parse(path)):
+            layer = layer_of(module)
+            if layer is not None and layer not in allowed:
+                wrong.append(f"{path}:{line} imports {module}")
+    assert wrong == []
+
+
+def test_our_modules_are_imported_by_one_name() -> None:
+    """`import data.x` beside `import valle.data.x` would make two copies of every class."""
+    ours = {"data", "lm", "eval", "configs", "tests"}
+    tokenizer_modules = {path.stem for path in (ROOT / "tokenizers").iterdir()}
+    wrong = []
+    for path in [*source_files(), *(p.relative_to(ROOT) for p in (ROOT / "tests").rglob("*.py"))]:
+        for line, module in imported_modules(parse(path)):
+            top, _, rest = module.partition(".")
+            if top in ours or (top == "tokenizers" and rest.partition(".")[0] in tokenizer_modules):
+                wrong.append(f"{path}:{line} imports {module}, not valle.{module}")
+    assert wrong == []
+
+
+def test_nothing_shadows_hugging_face_tokenizers() -> None:
+    """A folder without `__init__.py` loses against an installed package of the same name, whatever the path's order."""
+    assert not (ROOT / "tokenizers" / "__init__.py").exists()
+    assert list((ROOT / "tests").rglob("__init__.py")) == []
+    found = run_python(
+        "import tokenizers, transformers; transformers.PreTrainedTokenizerFast; print(tokenizers.__file__)"
+    )
+    assert Path(found).parent != ROOT / "tokenizers"
+
+
+def test_cloning_does_not_load_what_only_training_and_evaluation_need() -> None:
+    heavy = {"lightning", "pytorch_lightning", "lhotse", "transformers", "matplotlib", "librosa", "deepspeed", "wandb"}
+    loaded = run_python("import sys, valle; valle.VoiceCloner; print(*{m.partition('.')[0] for m in sys.modules})")
+    assert "torch" in loaded.split()
+    assert heavy.intersection(loaded.split()) == set()
+
+
+def test_files_are_small() -> None:
+    files = [*source_files(), *(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py"))]
+    lines = {str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {path: count for path, count in lines.items() if count > 400} == {}
+
+
+def test_loading_runs_no_code_from_files() -> None:
+    """`torch.load` and `numpy.load` unpickle, and a pickle can run anything, unless they are told not to."""
+    wrong = []
+    for path in source_files():
+        for node in ast.walk(parse(path)):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "numpy.load")):
+                continue
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            safe = "weights_only" if ast.unparse(node.func) == "torch.load" else "allow_pickle"
+            if options.get(safe, "False") != str(safe == "weights_only"):
+                wrong.append(f"{path}:{node.lineno} {ast.unparse(node)}")
+    assert wrong == []
+
+
+def test_no_file_names_somebodys_machine() -> None:
+    """Absolute paths of the machine where a file was written are useless to everybody else."""
+    pattern = re.compile(r"(?<![\w.:/-])/(?:home|root|Users|work|mnt|scratch)/\w+")
+    folders = [ROOT / name for name in (*LAYERS, "configs", "tests", ".ci")]
+    files = [path for folder in folders for path in folder.rglob("*")] + list(ROOT.glob("*"))
+    texts = {".cfg", ".ipynb", ".json", ".md", ".py", ".sh", ".toml", ".tsv", ".txt", ".yaml", ""}
+    wrong = []
+    for path in files:
+        if path.is_file() and path.suffix in texts:
+            wrong += [
+                f"{path.relative_to(ROOT)}: {found}" for found in pattern.findall(path.read_text(encoding="utf-8"))
+            ]
+    assert wrong == []

@@ -1,0 +1,139 @@
+"""Training of the codec: losses with known answers, overfitting one batch, and the learning of discriminators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor
+
+from valle.tokenizers.codecs.discriminators import Discriminators
+from valle.tokenizers.codecs.losses import (
+    MultiMelLoss,
+    adversarial_loss,
+    consistency_loss,
+    discriminator_loss,
+    feature_matching_loss,
+    mel_filterbank,
+)
+from valle.tokenizers.codecs.spectral import SpectralCodec
+from valle.tokenizers.codecs.task import CodebookUsage, CodecTask
+
+RECORDING = Path(__file__).parents[3] / "valle/assets/eval/3331-159605-0007.opus"
+RESOLUTIONS = [(512, 128, 40), (128, 32, 20)]
+
+
+@dataclass
+class Segments:
+    wav: Tensor
+    wav2: Tensor
+
+
+def speech(batch: int = 4, samples: int = 8000) -> Tensor:
+    wav, _ = soundfile.read(RECORDING, dtype="float32")
+    start = 8000
+    return torch.from_numpy(wav[start : start + batch * samples]).reshape(batch, 1, samples)
+
+
+def tiny_codec() -> SpectralCodec:
+    return SpectralCodec(
+        dim=96, hidden=192, encoder_layers=3, decoder_layers=(2, 2), codebook_size=128, time_invariant_size=16
+    )
+
+
+def tiny_task(steps: int, adversarial_from: int | None = None) -> CodecTask:
+    torch.manual_seed(0)
+    judge = None
+    if adversarial_from is not None:
+        judge = Discriminators((2, 5), (8, 16), ((256, 64),), 32)
+    return CodecTask(
+        tiny_codec(),
+        judge,
+        mel_resolutions=RESOLUTIONS,
+        learning_rate=3e-3,
+        warmup_steps=10,
+        max_steps=steps,
+        adversarial_from=adversarial_from or 0,
+        quantizer_dropout=0.0,
+    )
+
+
+def train(task: LightningModule, steps: int, folder: Path) -> None:
+    wav = speech()
+    batches = [Segments(wav, wav)] * steps
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(task, train_dataloaders=torch.utils.data.DataLoader(batches, batch_size=None))
+
+
+def test_overfits_one_batch(tmp_path: Path) -> None:
+    task = tiny_task(250)
+    before = task.mel(task.codec(speech()).wav, speech()).item()
+    train(task, 250, tmp_path)
+    codec = task.codec.eval()
+    after = task.mel(codec.decode(codec.encode(speech())), speech()).item()
+    assert before > 4 and after < 1.1, (before, after)
+
+
+def test_adversarial_training_teaches_both_sides(tmp_path: Path) -> None:
+    task = tiny_task(60, adversarial_from=30)
+    assert task.discriminators is not None
+    judge_before = [p.clone() for p in task.discriminators.parameters()]
+    train(task, 30, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(judge_before, task.discriminators.parameters(), strict=True))
+    train(task, 30, tmp_path)
+    assert all(not torch.equal(a, b) for a, b in zip(judge_before, task.discriminators.parameters(), strict=True))
+    assert int(task.steps_done) == 60
+    wav = speech()
+    with torch.no_grad():
+        fake = task.codec(wav).wav
+        told_apart = discriminator_loss(task.discriminators(wav).scores, task.discriminators(fake).scores)
+    assert told_apart < 0.5  # 0.5 is what "do not know" costs: (1 - 0.5)^2 + 0.5^2
+
+
+def test_mel_loss_is_zero_for_equal_and_grows_with_noise() -> None:
+    loss, wav = MultiMelLoss(16000, RESOLUTIONS, [1.0, 1.0]), speech()
+    noise = torch.randn_like(wav)
+    values = [loss(wav + level * noise, wav).item() for level in (0.0, 0.001, 0.01, 0.1)]
+    assert values[0] == 0 and values == sorted(values) and values[-1] > 1
+
+
+def test_mel_filters_cover_every_bin_between_the_edges() -> None:
+    filters = mel_filterbank(16000, 1024, 60)
+    assert filters.shape == (513, 60)
+    torch.testing.assert_close(filters.sum(0), torch.ones(60))
+    assert (filters[1:-1].sum(1) > 0).all()
+
+
+def test_adversarial_losses_have_known_values() -> None:
+    ones, zeros = [torch.ones(2, 3)], [torch.zeros(2, 3)]
+    assert discriminator_loss(ones, zeros).item() == 0 and discriminator_loss(zeros, ones).item() == 2
+    assert adversarial_loss(ones).item() == 0 and adversarial_loss(zeros).item() == 1
+    assert feature_matching_loss([[torch.full((4,), 2.0)]], [[torch.full((4,), 3.0)]]).item() == pytest.approx(0.5)
+
+
+def test_consistency_loss_moves_only_the_first_segment() -> None:
+    a, b = torch.randn(4, 8, requires_grad=True), torch.randn(4, 8, requires_grad=True)
+    assert consistency_loss(a, a).item() == pytest.approx(0, abs=1e-6)
+    assert consistency_loss(a, -a).item() == pytest.approx(2, abs=1e-6)
+    consistency_loss(a, b).backward()
+    assert a.grad is not None and b.grad is None
+
+
+def test_usage_counts_codes_and_their_perplexity() -> None:
+    usage = CodebookUsage(2, 8)
+    usage.add(torch.tensor([[0, 3], [1, 3], [2, 3], [3, 3]]))
+    (used, perplexity), (used_second, perplexity_second) = usage.read()
+    assert (used, used_second) == (4, 1)
+    assert perplexity == pytest.approx(4) and perplexity_second == pytest.approx(1)

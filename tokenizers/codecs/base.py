@@ -1,0 +1,129 @@
+"""What every speech codec is: `CodecSpec`, `SpeechCodes` and the abstract `SpeechCodec`.
+
+Shapes: B utterances, S samples, T frames, n_q quantizers, G time-invariant codes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from valle.tokenizers.errors import UserError
+
+
+@dataclass(frozen=True)
+class CodecSpec:
+    """The facts a language model or a tool needs to know of a codec; stored with every artifact."""
+
+    name: str
+    sample_rate: int
+    """Hz."""
+    hop_length: int
+    """Samples per frame."""
+    n_q: int
+    """Quantizers per frame."""
+    codebook_size: int
+    n_time_invariant: int = 0
+    """Time-invariant codes per utterance (TiCodec, section 2.2); 0 where the codec has none."""
+    time_invariant_size: int = 0
+    """Codes in each time-invariant codebook."""
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.sample_rate / self.hop_length
+
+    def frames(self, samples: int) -> int:
+        """Frames that cover `samples` samples: the last frame may be partly filled."""
+        return -(-samples // self.hop_length)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CodecSpec:
+        return cls(**values)
+
+
+@dataclass
+class SpeechCodes:
+    """Codes of a batch of utterances.
+
+    codes:          LongTensor [B, n_q, T]; frames at and beyond an utterance's length are 0
+    lengths:        LongTensor [B], frames
+    time_invariant: LongTensor [B, G], or None where the codec has none
+    """
+
+    codes: Tensor
+    lengths: Tensor
+    time_invariant: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.codes.dim() != 3:
+            raise ValueError(f"codes must be [B, n_q, T], got {tuple(self.codes.shape)}")
+        if self.lengths.shape != self.codes.shape[:1]:
+            raise ValueError(f"lengths must be [{self.codes.shape[0]}], got {tuple(self.lengths.shape)}")
+        if self.time_invariant is not None and self.time_invariant.shape[:1] != self.codes.shape[:1]:
+            raise ValueError(f"time_invariant must be [{self.codes.shape[0]}, G], got {tuple(self.time_invariant.shape)}")
+
+    def __getitem__(self, index: int) -> SpeechCodes:
+        """One utterance, trimmed to its length, as a batch of one."""
+        length = int(self.lengths[index])
+        ti = None if self.time_invariant is None else self.time_invariant[index : index + 1]
+        return SpeechCodes(self.codes[index : index + 1, :, :length], self.lengths[index : index + 1], ti)
+
+    def to(self, device: torch.device | str) -> SpeechCodes:
+        ti = None if self.time_invariant is None else self.time_invariant.to(device)
+        return SpeechCodes(self.codes.to(device), self.lengths.to(device), ti)
+
+
+class SpeechCodec(nn.Module, ABC):
+    """A codec: waveform to codes and back.
+
+    Encoding or decoding an utterance inside a padded batch equals doing it alone.
+    `config` rebuilds the codec: `build_codec(codec.spec.name, codec.config)`.
+    """
+
+    spec: CodecSpec
+    config: dict[str, Any]
+
+    @abstractmethod
+    def encode(self, wav: Tensor, lengths: Tensor | None = None) -> SpeechCodes:
+        """Encode `wav` [B, 1, S] at `spec.sample_rate`; `lengths` [B] in samples (default: all of S).
+
+        Gives `spec.frames(length)` frames for each utterance. What stands in `wav` beyond a length is ignored.
+        """
+
+    @abstractmethod
+    def decode(self, codes: SpeechCodes) -> Tensor:
+        """Decode to a waveform [B, 1, T * hop_length], zero beyond each utterance's length.
+
+        Accepts fewer quantizers than `spec.n_q`: the first `codes.codes.shape[1]` are used.
+        """
+
+    def decode_stream(self, chunks: Iterable[Tensor], time_invariant: Tensor | None = None) -> Iterator[Tensor]:
+        """Decode code chunks [1, n_q, t] as they come; yields waveforms [1, 1, s]."""
+        raise UserError(f"codec '{self.spec.name}' cannot decode a stream; decode the whole utterance instead")
+
+    def check_codes(self, codes: SpeechCodes) -> None:
+        """Raise `ValueError` for codes that this codec cannot have made."""
+        n_q = codes.codes.shape[1]
+        if not 1 <= n_q <= self.spec.n_q:
+            raise ValueError(f"codec '{self.spec.name}' has {self.spec.n_q} quantizers, got codes of {n_q}")
+        if codes.codes.numel() and not 0 <= int(codes.codes.min()) <= int(codes.codes.max()) < self.spec.codebook_size:
+            raise ValueError(f"codes of '{self.spec.name}' are in 0..{self.spec.codebook_size - 1}")
+        groups = 0 if codes.time_invariant is None else codes.time_invariant.shape[1]
+        if groups != self.spec.n_time_invariant:
+            raise ValueError(
+                f"codec '{self.spec.name}' needs {self.spec.n_time_invariant} time-invariant codes, got {groups}"
+            )
+
+
+def frame_mask(lengths: Tensor, size: int) -> Tensor:
+    """Mask [B, size], True where the position lies within its utterance's length."""
+    return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]

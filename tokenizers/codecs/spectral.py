@@ -1,0 +1,210 @@
+"""The spectral TiCodec: STFT -> ConvNeXt -> RVQ -> ConvNeXt -> iSTFT, with time-invariant codes.
+
+All layers run at the frame rate, not at the sample rate, so that it trains and decodes on a CPU. The trunk is that of
+Vocos (arXiv 2306.00814), the factorised codebooks those of DAC (2306.06546), the time-invariant part TiCodec's
+(2310.00014). Shapes: B utterances, S samples, T frames, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec, SpeechCodes, frame_mask
+from valle.tokenizers.codecs.convnext import ConvNeXtBlock, FrameConv
+from valle.tokenizers.codecs.quantizers import Quantized, ResidualQuantizer
+from valle.tokenizers.codecs.stft import log_magnitude, overlap_add
+from valle.tokenizers.codecs.time_invariant import TimeInvariant
+
+
+class SpectralEncoder(nn.Module):
+    """Log-magnitude spectra to frames [B, T, C]; also hands out an early layer for the time-invariant part."""
+
+    def __init__(self, n_fft: int, hop_length: int, dim: int, hidden: int, layers: int, early: int) -> None:
+        super().__init__()
+        self.n_fft, self.hop_length, self.early = n_fft, hop_length, early
+        self.embed = nn.Linear(n_fft // 2 + 1, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.blocks = nn.ModuleList(ConvNeXtBlock(dim, hidden) for _ in range(layers))
+        self.out = nn.LayerNorm(dim)
+
+    def early_features(self, wav: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`wav` [B, S] to the output of the first `early` blocks [B, T, C]."""
+        x = self.norm(self.embed(log_magnitude(wav, self.n_fft, self.hop_length)))
+        for block in self.blocks[: self.early]:
+            x = block(x, mask)
+        return x
+
+    def forward(self, early: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The early features to the encoder's output [B, T, C]."""
+        for block in self.blocks[self.early :]:
+            early = block(early, mask)
+        return self.out(early)
+
+
+class SpectralDecoder(nn.Module):
+    """Frames [B, T, C] to a waveform [B, S].
+
+    The second half of the blocks runs at `upsample` times the frame rate: a 20 ms frame is too long a step for the
+    phase of high harmonics to stay coherent from one frame to the next.
+    """
+
+    def __init__(self, hop_length: int, dim: int, hidden: int, layers: tuple[int, int], upsample: int) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.hop_length = hop_length // upsample
+        self.n_fft = 4 * self.hop_length
+        self.embed = FrameConv(dim, dim, 7, padding=3)
+        self.norm = nn.LayerNorm(dim)
+        self.coarse = nn.ModuleList(ConvNeXtBlock(dim, hidden) for _ in range(layers[0]))
+        self.expand = nn.Linear(dim, upsample * dim)
+        self.fine = nn.ModuleList(ConvNeXtBlock(dim, hidden) for _ in range(layers[1]))
+        self.out_norm = nn.LayerNorm(dim)
+        self.out = nn.Linear(dim, self.n_fft + 2)
+
+    def forward(self, x: Tensor, time_invariant: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """`time_invariant` [B, C] is added to every frame after the first coarse block."""
+        if mask is not None:
+            x = x * mask[..., None]
+        x = self.norm(self.embed(x))
+        for i, block in enumerate(self.coarse):
+            if i == 1 and time_invariant is not None:
+                x = x + time_invariant[:, None]
+            x = block(x, mask)
+        x = self.expand(x).reshape(x.shape[0], -1, x.shape[2])
+        mask = None if mask is None else mask.repeat_interleave(self.upsample, 1)
+        for block in self.fine:
+            x = block(x, mask)
+        log_size, phase = self.out(self.out_norm(x)).float().chunk(2, -1)
+        # exp() of an untrained output must not overflow; 1e2 is above any bin of a full-scale signal.
+        spectrum = torch.polar(log_size.exp().clamp(max=1e2), phase)
+        if mask is not None:
+            spectrum = spectrum * mask[..., None]
+        return overlap_add(spectrum, self.hop_length)
+
+
+@dataclass
+class CodecOutput:
+    """What training needs of one pass.
+
+    wav: [B, 1, S]; codes: [B, T, n_q]; time_invariant_codes: [B, G]; representation: [B, D], TIRE before quantization;
+    commitment: scalar; time_invariant_commitment: scalar
+    """
+
+    wav: Tensor
+    codes: Tensor
+    commitment: Tensor
+    time_invariant_codes: Tensor | None = None
+    representation: Tensor | None = None
+    reference: Tensor | None = None
+    time_invariant_commitment: Tensor | None = None
+
+
+class SpectralCodec(SpeechCodec):
+    """See the module's docstring. `time_invariant=False` is the same codec without the time-invariant part."""
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        hop_length: int = 320,
+        n_fft: int = 1280,
+        dim: int = 256,
+        hidden: int = 768,
+        encoder_layers: int = 6,
+        decoder_layers: tuple[int, int] = (4, 4),
+        upsample: int = 2,
+        n_q: int = 4,
+        codebook_size: int = 1024,
+        code_dim: int = 8,
+        time_invariant: bool = True,
+        time_invariant_groups: int = 8,
+        time_invariant_size: int = 1024,
+        early_layers: int = 2,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            k: list(v) if isinstance(v, tuple) else v for k, v in locals().items() if k not in ("self", "__class__")
+        }
+        self.spec = CodecSpec(
+            name="spectral",
+            sample_rate=sample_rate,
+            hop_length=hop_length,
+            n_q=n_q,
+            codebook_size=codebook_size,
+            n_time_invariant=time_invariant_groups if time_invariant else 0,
+            time_invariant_size=time_invariant_size if time_invariant else 0,
+        )
+        coarse, fine = decoder_layers
+        self.encoder = SpectralEncoder(n_fft, hop_length, dim, hidden, encoder_layers, early_layers)
+        self.quantizer = ResidualQuantizer(dim, n_q, codebook_size, code_dim)
+        self.time_invariant = (
+            TimeInvariant(dim, time_invariant_groups, time_invariant_size) if time_invariant else None
+        )
+        self.decoder = SpectralDecoder(hop_length, dim, hidden, (coarse, fine), upsample)
+
+    def forward(
+        self,
+        wav: Tensor,
+        reference: Tensor | None = None,
+        use_reference: Tensor | None = None,
+        depth: Tensor | None = None,
+    ) -> CodecOutput:
+        """One training pass over `wav` [B, 1, S].
+
+        reference:     [B, 1, S'], another segment of the same utterance
+        use_reference: bool [B], True where the time-invariant codes of `reference`, not of `wav`, go to the decoder
+        depth:         LongTensor [B], quantizers used (quantizer dropout)
+        """
+        early = self.encoder.early_features(wav[:, 0])
+        quantized = self.quantizer(self.encoder(early), depth=depth)
+        if self.time_invariant is None:
+            return CodecOutput(self._waveform(quantized, None), quantized.codes, quantized.loss)
+        own, other = early, None
+        if reference is None:
+            representation, ti = self.time_invariant(own.transpose(1, 2))
+        else:
+            other_early = self.encoder.early_features(reference[:, 0])
+            representation = self.time_invariant.encoder(own.transpose(1, 2))
+            other = self.time_invariant.encoder(other_early.transpose(1, 2))
+            chosen = representation
+            if use_reference is not None:
+                chosen = torch.where(use_reference[:, None], other, representation)
+            ti = self.time_invariant.quantizer(chosen)
+        return CodecOutput(
+            self._waveform(quantized, self.time_invariant.out(ti.vectors)),
+            quantized.codes,
+            quantized.loss,
+            ti.codes,
+            representation,
+            other,
+            ti.loss,
+        )
+
+    def _waveform(self, quantized: Quantized, time_invariant: Tensor | None) -> Tensor:
+        return self.decoder(quantized.vectors, time_invariant)[:, None]
+
+    @torch.no_grad()
+    def encode(self, wav: Tensor, lengths: Tensor | None = None) -> SpeechCodes:
+        samples = torch.full_like(wav[:, 0, 0], wav.shape[-1], dtype=torch.long) if lengths is None else lengths
+        wav = wav[:, 0] * frame_mask(samples, wav.shape[-1])
+        frames = -(-samples // self.spec.hop_length)
+        mask = frame_mask(frames, self.spec.frames(wav.shape[-1]))
+        early = self.encoder.early_features(wav, mask)
+        codes = self.quantizer(self.encoder(early, mask)).codes.masked_fill(~mask[..., None], 0)
+        ti = None
+        if self.time_invariant is not None:
+            ti = self.time_invariant(early.transpose(1, 2), mask)[1].codes
+        return SpeechCodes(codes.transpose(1, 2), frames, ti)
+
+    @torch.no_grad()
+    def decode(self, codes: SpeechCodes) -> Tensor:
+        self.check_codes(codes)
+        mask = frame_mask(codes.lengths, codes.codes.shape[-1])
+        ti = None
+        if self.time_invariant is not None and codes.time_invariant is not None:
+            ti = self.time_invariant.decode(codes.time_invariant)
+        wav = self.decoder(self.quantizer.decode(codes.codes.transpose(1, 2)), ti, mask)
+        return (wav * frame_mask(codes.lengths * self.spec.hop_length, wav.shape[-1]))[:, None]

@@ -1,0 +1,247 @@
+"""Training of the spectral codec as a Lightning job (TiCodec, section 2.4, eq. 2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from valle.tokenizers.codecs.base import SpeechCodes
+from valle.tokenizers.codecs.discriminators import Discriminators
+from valle.tokenizers.codecs.losses import (
+    MultiMelLoss,
+    adversarial_loss,
+    consistency_loss,
+    discriminator_loss,
+    feature_matching_loss,
+)
+from valle.tokenizers.codecs.spectral import CodecOutput, SpectralCodec
+
+
+@dataclass(frozen=True)
+class CodecLossWeights:
+    """The lambdas of eq. 2."""
+
+    mel: float = 15.0
+    adversarial: float = 1.0
+    feature_matching: float = 2.0
+    commitment: float = 0.25
+    time_invariant_commitment: float = 0.25
+    consistency: float = 1.0
+
+
+class CodebookUsage:
+    """Which codes were chosen lately: counts [n, K], halved at every reading."""
+
+    def __init__(self, n: int, size: int) -> None:
+        self.counts = torch.zeros(n, size)
+
+    def add(self, codes: Tensor) -> None:
+        """Count `codes` [..., n]."""
+        for counts, column in zip(self.counts, codes.reshape(-1, codes.shape[-1]).T.cpu(), strict=True):
+            counts += torch.bincount(column, minlength=counts.numel())
+
+    def read(self) -> list[tuple[int, float]]:
+        """(codes in use, perplexity) of each codebook."""
+        share = self.counts / self.counts.sum(1, keepdim=True).clamp_min(1)
+        perplexity = torch.exp(-(share * share.clamp_min(1e-12).log()).sum(1))
+        used = (self.counts > 0).sum(1)
+        self.counts = (self.counts / 2).floor()
+        return list(zip(used.tolist(), perplexity.tolist(), strict=True))
+
+
+class CodecTask(LightningModule):
+    """Trains a `SpectralCodec`: mel loss from the first step, adversarial losses from `adversarial_from` on.
+
+    Batches are `valle.data.codec_data.SegmentBatch`es. For a share `cross_time_invariant` of the utterances the
+    time-invariant codes that reach the decoder are those of the *other* segment: cloning decodes with the prompt's
+    codes, and so a codec that only ever sees its own would be used outside of what it was trained for.
+    """
+
+    def __init__(
+        self,
+        codec: SpectralCodec,
+        discriminators: Discriminators | None = None,
+        weights: CodecLossWeights | None = None,
+        mel_resolutions: list[tuple[int, int, int]] | None = None,
+        mel_weights: list[float] | None = None,
+        learning_rate: float = 1e-3,
+        final_learning_rate: float = 5e-5,
+        discriminator_learning_rate: float = 3e-4,
+        betas: tuple[float, float] = (0.8, 0.99),
+        warmup_steps: int = 200,
+        max_steps: int = 10000,
+        adversarial_from: int = 5000,
+        discriminator_every: int = 1,
+        quantizer_dropout: float = 0.5,
+        cross_time_invariant: float = 0.5,
+        clip_gradient: float = 1.0,
+    ) -> None:
+        """
+        Args:
+            codec: the codec to train.
+            discriminators: None trains with the mel loss alone.
+            mel_resolutions: (n_fft, hop_length, n_mels) of each resolution.
+            mel_weights: their weights; default all 1.
+            max_steps: steps over which the learning rate falls, by half a cosine, to `final_learning_rate`.
+            adversarial_from: first step with adversarial losses.
+            discriminator_every: the discriminators learn at every so many steps.
+            quantizer_dropout: share of utterances that use only the first 1..n_q quantizers.
+            cross_time_invariant: see the class.
+            clip_gradient: largest norm of a gradient.
+        """
+        super().__init__()
+        self.automatic_optimization = False
+        self.codec = codec
+        self.discriminators = discriminators
+        self.weights = weights or CodecLossWeights()
+        resolutions = mel_resolutions or [(2048, 512, 120), (1024, 256, 80), (512, 128, 60), (256, 64, 40)]
+        self.mel = MultiMelLoss(codec.spec.sample_rate, resolutions, mel_weights or [1.0] * len(resolutions))
+        self.learning_rate = learning_rate
+        self.final_learning_rate = final_learning_rate
+        self.discriminator_learning_rate = discriminator_learning_rate
+        self.betas = tuple(betas)
+        self.warmup_steps = warmup_steps
+        self.max_steps = max_steps
+        self.adversarial_from = adversarial_from
+        self.discriminator_every = discriminator_every
+        self.quantizer_dropout = quantizer_dropout
+        self.cross_time_invariant = cross_time_invariant
+        self.clip_gradient = clip_gradient
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
+        self.usage = CodebookUsage(codec.spec.n_q, codec.spec.codebook_size)
+        self.time_invariant_usage = CodebookUsage(codec.spec.n_time_invariant, codec.spec.time_invariant_size)
+
+    def configure_optimizers(self) -> Any:
+        generator = torch.optim.AdamW(self.codec.parameters(), self.learning_rate, self.betas, weight_decay=0.01)
+        if self.discriminators is None:
+            return generator
+        judge = torch.optim.AdamW(
+            self.discriminators.parameters(), self.discriminator_learning_rate, self.betas, weight_decay=0.0
+        )
+        return [generator, judge]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        step = int(self.steps_done)
+        self._set_learning_rates(step)
+        wav, reference = batch.wav, batch.wav2
+        out = self._generate(wav, reference)
+        judged = self.discriminators is not None and step >= self.adversarial_from
+        if judged and step % self.discriminator_every == 0:
+            self._train_discriminators(wav, out.wav.detach())
+        self._train_codec(out, wav, judged)
+        self.usage.add(out.codes)
+        if out.time_invariant_codes is not None:
+            self.time_invariant_usage.add(out.time_invariant_codes)
+        if step % 200 == 199:
+            self._log_usage()
+        self.steps_done += 1
+
+    def _generate(self, wav: Tensor, reference: Tensor) -> CodecOutput:
+        """One pass; the draws depend on the step alone, so that a resumed run repeats an uninterrupted one."""
+        batch, n_q = wav.shape[0], self.codec.spec.n_q
+        draw = torch.Generator().manual_seed(int(self.steps_done))
+        drop = torch.rand(batch, generator=draw) < self.quantizer_dropout
+        depth = torch.where(drop, torch.randint(1, n_q + 1, (batch,), generator=draw), n_q).to(wav.device)
+        if self.codec.time_invariant is None:
+            return self.codec(wav, depth=depth)
+        cross = (torch.rand(batch, generator=draw) < self.cross_time_invariant).to(wav.device)
+        return self.codec(wav, reference, cross, depth)
+
+    def _train_discriminators(self, real: Tensor, fake: Tensor) -> None:
+        assert self.discriminators is not None
+        _, optimizer = self.optimizers()
+        loss = discriminator_loss(self.discriminators(real).scores, self.discriminators(fake).scores)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), self.clip_gradient)
+        optimizer.step()
+        self.log("train/discriminator", loss)
+
+    def _train_codec(self, out: CodecOutput, wav: Tensor, judged: bool) -> None:
+        weights = self.weights
+        mel = self.mel(out.wav, wav)
+        losses = {"mel": mel * weights.mel, "commitment": out.commitment * weights.commitment}
+        if out.time_invariant_commitment is not None:
+            losses["ti_commitment"] = out.time_invariant_commitment * weights.time_invariant_commitment
+        if out.representation is not None and out.reference is not None:
+            losses["consistency"] = consistency_loss(out.representation, out.reference) * weights.consistency
+        if judged:
+            assert self.discriminators is not None
+            self.discriminators.requires_grad_(False)
+            with torch.no_grad():
+                real = self.discriminators(wav)
+            fake = self.discriminators(out.wav)
+            self.discriminators.requires_grad_(True)
+            losses["adversarial"] = adversarial_loss(fake.scores) * weights.adversarial
+            matching = feature_matching_loss(real.features, fake.features)
+            losses["feature_matching"] = matching * weights.feature_matching
+        optimizers = self.optimizers()
+        optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers
+        optimizer.zero_grad()
+        self.manual_backward(torch.stack(list(losses.values())).sum())
+        norm = torch.nn.utils.clip_grad_norm_(self.codec.parameters(), self.clip_gradient)
+        if torch.isfinite(norm):
+            optimizer.step()
+        self.log_dict({f"train/{name}": loss for name, loss in losses.items()})
+        self.log_dict({"train/mel_distance": mel, "train/gradient": norm}, prog_bar=True)
+
+    def _set_learning_rates(self, step: int) -> None:
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        done = min(1.0, step / max(1, self.max_steps))
+        floor = self.final_learning_rate / self.learning_rate
+        scale = warm * (floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2)
+        optimizers = self.optimizers()
+        pairs = zip(
+            optimizers if isinstance(optimizers, list) else [optimizers],
+            (self.learning_rate, self.discriminator_learning_rate),
+            strict=False,
+        )
+        for optimizer, base in pairs:
+            for group in optimizer.param_groups:
+                group["lr"] = base * scale
+
+    def _log_usage(self) -> None:
+        for name, usage in (("codebook", self.usage), ("time_invariant", self.time_invariant_usage)):
+            for i, (used, perplexity) in enumerate(usage.read()):
+                self.log(f"usage/{name}_{i}", float(used))
+                self.log(f"perplexity/{name}_{i}", perplexity)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Mel distance of whole utterances at every n_q, and with the codes of *another* utterance's voice.
+
+        The batch's first utterance lends its time-invariant codes to the second and so on: if they carry the voice
+        and the frames do not, the distance rises; a codec that ignores them would not notice.
+        """
+        codes = self.codec.encode(batch.wav, batch.lengths)
+        whole = batch.wav[..., : int(batch.lengths.max())]
+        size = len(batch.lengths)
+
+        def distance(used: SpeechCodes) -> Tensor:
+            wav = self.codec.decode(used)
+            size = min(wav.shape[-1], whole.shape[-1])
+            return self.mel(wav[..., :size], whole[..., :size])
+
+        for n_q in {1, 2, self.codec.spec.n_q} & set(range(1, self.codec.spec.n_q + 1)):
+            part = SpeechCodes(codes.codes[:, :n_q], codes.lengths, codes.time_invariant)
+            self.log(f"val/mel_distance_{n_q}", distance(part), batch_size=size)
+        if codes.time_invariant is not None:
+            halves = self._prompt_time_invariant(batch.wav, batch.lengths)
+            self.log("val/mel_distance_prompt", distance(SpeechCodes(codes.codes, codes.lengths, halves)), batch_size=size)
+            foreign = SpeechCodes(codes.codes, codes.lengths, codes.time_invariant.roll(1, 0))
+            self.log("val/mel_distance_foreign", distance(foreign), batch_size=size)
+
+    def _prompt_time_invariant(self, wav: Tensor, lengths: Tensor) -> Tensor | None:
+        """Time-invariant codes of each utterance's second half alone: [B, G]."""
+        half = lengths // 2
+        return torch.cat(
+            [
+                c
+                for w, start, end in zip(wav, half.tolist(), lengths.tolist(), strict=True)
+                if (c := self.codec.encode(w[None, :, start:end]).time_invariant) is not None
+            ]
+        )

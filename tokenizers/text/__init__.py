@@ -1,0 +1,21 @@
+"""From written text to token ids."""
+
+from valle.tokenizers.text.bpe_tokenizer import BPETokenizer
+from valle.tokenizers.text.normalise import normalise
+from valle.tokenizers.text.phoneme_tokenizer import PhonemeTokenizer
+from valle.tokenizers.text.phonemes import phonemize, resolve_language, supported_languages
+from valle.tokenizers.text.registry import text_tokenizer_from_dict
+from valle.tokenizers.text.sentences import split_sentences
+from valle.tokenizers.text.tokenizer import TextTokenizer
+
+__all__ = [
+    "BPETokenizer",
+    "PhonemeTokenizer",
+    "TextTokenizer",
+    "normalise",
+    "phonemize",
+    "resolve_language",
+    "split_sentences",
+    "supported_languages",
+    "text_tokenizer_from_dict",
+]

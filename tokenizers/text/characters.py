@@ -1,0 +1,88 @@
+"""Unicode to the few characters that the text rules and espeak-ng know.
+
+What comes out holds letters with their marks, ASCII digits, single spaces, the punctuation `, . ? ! ; : … —`,
+apostrophe, hyphen, straight quotes, brackets and the symbols that some rule can say. All else is gone.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MARKS = "?!.…;:—,"
+"""The punctuation that is spoken as a pause or a melody, strongest first."""
+
+SYMBOLS = "%&@#+=*/^_|\\~<>°§×÷±≈≠≤≥∞√¢$£€¥₹₽₩₺₴₪₿"
+
+_KEPT_PUNCTUATION = frozenset(MARKS + SYMBOLS + "'\"-()[]{}")
+
+# NFKC would take these apart in a way that changes what is read.
+_BEFORE_NFKC = str.maketrans(
+    {
+        **dict.fromkeys("‘’‚‛`´ʹʼˈ′＇", "'"),
+        **dict.fromkeys("“”„‟«»″〝〞〟「」『』《》〈〉＂‹›", '"'),
+        **dict.fromkeys("‐‑⁃﹣－−", "-"),
+        **dict.fromkeys("—―⸺⸻﹘", "—"),
+        **dict.fromkeys("。｡．।॥۔።", ". "),
+        **dict.fromkeys("、､،，﹐", ", "),
+        **dict.fromkeys("؛；", "; "),
+        **dict.fromkeys("？؟", "? "),
+        **dict.fromkeys("！", "! "),
+        **dict.fromkeys("：", ": "),
+        **dict.fromkeys("¿¡™®©℠", None),
+        **dict.fromkeys("•‣◦▪●", ", "),
+        "№": "No. ",
+        "⋯": "…",
+        **{superscript: f"^{digit}" for digit, superscript in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+    }
+)
+_MIXED_FRACTION = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
+_EN_DASH = re.compile(r"(?<=[\d%CF])\s?[–‒]\s?(?=[\d$£€¥₹])")
+_DASHES = re.compile(r"[–‒]|--+|(?<=\s)-(?=\s)")
+_DOTS = re.compile(r"\.\.+(?:\s*…)*|(?:\.\s){2,}\.|…[….]+")
+# Zero-width (non-)joiners spell in Arabic and Indic scripts; elsewhere they are invisible rubbish.
+_JOINERS = re.compile(r"(?<![\u0590-\u1fff])[\u200c\u200d]|[\u200c\u200d](?![\u0590-\u1fff])")
+_STRAY_MARKS = re.compile(r"(?<![^\W\d_])[\u0300-\u036f\u20d0-\u20ff]+")
+_ARITHMETIC = re.compile(r"(?<=\d)\s-\s(?=\d)")
+
+
+def clean(text: str) -> str:
+    """`text` in NFKC and in the characters of this module; spaces are single, none at the ends."""
+    text = _MIXED_FRACTION.sub(" ", text).translate(_BEFORE_NFKC)
+    text = unicodedata.normalize("NFKC", text.replace("…", "\ue000")).replace("\ue000", "…").replace("⁄", "/")
+    text = _JOINERS.sub("", text)
+    text = "".join(map(_keep, text))
+    text = _STRAY_MARKS.sub("", text)
+    text = _EN_DASH.sub("-", text)
+    # A hyphen between spaced numbers is a sign that the number rules must see, not a dash.
+    text = _ARITHMETIC.sub("\ue000", text)
+    text = _DASHES.sub(" — ", text).replace("\ue000", " - ")
+    text = _DOTS.sub("… ", text)
+    return " ".join(unicodedata.normalize("NFKC", text.replace("…", "\ue000")).replace("\ue000", "…").split())
+
+
+def tidy(text: str) -> str:
+    """Punctuation in one form: brackets are commas, quotes are silent, a run of marks is its strongest one."""
+    text = re.sub(r"[()\[\]{}]", ", ", text.replace('"', " "))
+    text = re.sub(rf"\s*([{MARKS}](?:[\s{MARKS}]*[{MARKS}])?)", lambda run: _strongest(run[1]) + " " * (len(run[1]) > 1), text)
+    text = re.sub(r"(?<=[^\W\d]):(?=[^\W\d])", " ", text)  # no pause within "key:value"
+    text = re.sub(r"([?!;…])(?=[^\s])|(?<!\d)([,:])(?=[^\s])|([,:])(?=[^\s\d])", r"\1\2\3 ", text)
+    text = text.replace("—", " — ")
+    return " ".join(text.lstrip(MARKS + " -").split())
+
+
+def _strongest(run: str) -> str:
+    return min((mark for mark in run if mark in MARKS), key=MARKS.index)
+
+
+def _keep(character: str) -> str:
+    category = unicodedata.category(character)
+    if category[0] in "LM" and category != "Me" or character in _KEPT_PUNCTUATION or character in "–‒\u200c\u200d":
+        return "" if "\ufe00" <= character <= "\ufe0f" else character  # variation selectors
+    if category in ("Nd", "No"):
+        digit = unicodedata.digit(character, None)
+        return " " if digit is None else str(digit)
+    if category == "Nl":
+        return character
+    # Invisible characters inside a word must not split it; all other rubbish stands between words.
+    return "" if category == "Cf" else " "

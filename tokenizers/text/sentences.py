@@ -1,0 +1,81 @@
+"""Long text to sentences short enough to be spoken in one go: `split_sentences`."""
+
+from __future__ import annotations
+
+import re
+
+from valle.tokenizers.text.abbreviations import BEFORE_NUMBERS, INSIDE_WORDS, LATIN, SENTENCE_STARTERS, TITLES, WEEKDAYS, WORDS
+
+_CLOSING = "\"'”’»)\\]」』"
+_SENTENCE_END = re.compile(rf"(?:[.!?…]+[{_CLOSING}]*(?=\s)|[。！？．]+[{_CLOSING}]*)\s*|\s*\n\s*\n\s*")
+_CLAUSE_END = re.compile(rf"[,;:—–、，；：][{_CLOSING}]*(?:\s|(?<=[、，；：—]))")
+_LAST_WORD = re.compile(rf"(?<![^\W_])([^\W_]+(?:\.[^\W_]+)*)\.[{_CLOSING}]*$")
+_NEVER_LAST = frozenset(map(str.lower, {*TITLES, *INSIDE_WORDS, *LATIN, "st"}))
+
+
+def split_sentences(text: str, max_chars: int = 200) -> list[str]:
+    """The sentences of `text` in order, none longer than `max_chars` characters (at least 1).
+
+    Knows abbreviations, initials, numbers, quotations and blank lines. A sentence that is too long is cut at the last
+    clause punctuation that fits, else at the last space, else anywhere. No character but white space is lost.
+    """
+    if max_chars < 1:
+        raise ValueError(f"max_chars must be at least 1, got {max_chars}")
+    pieces = [piece for sentence in _sentences(text.strip()) for piece in _cut(sentence, max_chars)]
+    return _join_unspeakable(pieces, max_chars)
+
+
+def _sentences(text: str) -> list[str]:
+    sentences, start = [], 0
+    has_capitals = any(map(str.isupper, text))
+    for match in _SENTENCE_END.finditer(text):
+        following = re.match(r"[\"'“‘«(\[]*(\w+)", text[match.end() :][:40])
+        next_word = following[1] if following else ""
+        # "'What?' he said", "approx. five"; but who writes no capitals at all still writes sentences.
+        goes_on = next_word[:1].islower() and (has_capitals or match[0].strip()[-1:] in _CLOSING)
+        if "\n" in match[0].strip(" ") or not (goes_on or _is_abbreviation(text[start : match.end()], next_word)):
+            sentences.append(text[start : match.end()].strip())
+            start = match.end()
+    return [sentence for sentence in (*sentences, text[start:].strip()) if sentence]
+
+
+def _is_abbreviation(sentence: str, next_word: str) -> bool:
+    """Whether the period that `sentence` ends in belongs to its last word only."""
+    word = _LAST_WORD.search(sentence[-40:].rstrip())
+    if not word:
+        return False
+    last = word[1]
+    if last.lower() in _NEVER_LAST:
+        return True
+    if next_word[:1].isdigit() and (last.lower() in BEFORE_NUMBERS or last in WEEKDAYS):
+        return True
+    if last.lower() == "etc":
+        return next_word[:1].islower()
+    if last.lower() in WORDS or "." in last:  # "Inc.", "U.S.", "p.m."
+        return next_word != "" and next_word not in SENTENCE_STARTERS
+    is_initial = len(last) == 1 and last.isupper() and last != "I"
+    return is_initial and next_word not in SENTENCE_STARTERS - {"A", "I"}
+
+
+def _cut(sentence: str, max_chars: int) -> list[str]:
+    pieces = []
+    while len(sentence) > max_chars:
+        clauses = [match.end() for match in _CLAUSE_END.finditer(sentence, 0, max_chars + 1)]
+        space = sentence.rfind(" ", 0, max_chars + 1)
+        # A scrap before an early comma would be worse to hear than a cut at a space.
+        at = clauses[-1] if clauses and clauses[-1] >= max_chars // 4 else space if space > 0 else max_chars
+        pieces.append(sentence[:at].strip())
+        sentence = sentence[at:].strip()
+    return [piece for piece in (*pieces, sentence) if piece]
+
+
+def _join_unspeakable(pieces: list[str], max_chars: int) -> list[str]:
+    """A piece of nothing but punctuation goes with the one before it, or is all there is."""
+    joined: list[str] = []
+    for piece in pieces:
+        speakable = any(character.isalnum() for character in piece)
+        if joined and not speakable and len(joined[-1]) + 1 + len(piece) <= max_chars:
+            joined[-1] += " " + piece
+        else:
+            joined.append(piece)
+    return joined

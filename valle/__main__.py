@@ -1,0 +1,7 @@
+"""`python -m valle` is the command `valle`."""
+
+import sys
+
+from valle.cli import main
+
+sys.exit(main())

@@ -1,0 +1,86 @@
+"""The command `valle`: finds the sub-command, runs it, and turns what went wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from valle import __version__
+from valle.tokenizers.errors import UserError
+
+COMMANDS = {
+    "clone": "speak a text with the voice of a recording",
+    "codec": "speech to codes and back: encode, decode, reconstruct",
+    "prepare": "turn recordings with texts into a corpus",
+    "tokenize": "turn a corpus into phonemes and codes, ready for training",
+    "train": "train a part of the model: codec, ar, nar, aligner",
+    "export": "put trained parts together as a model that 'clone' can use",
+    "eval": "measure a codec or a voice-cloning model",
+    "info": "say what a model folder, codec folder, code file or checkpoint holds",
+}
+"""Each is a module of `valle.commands` with `configure(parser)` and `run(args) -> exit code`."""
+
+_EPILOG = """example:
+  valle clone --prompt me.wav --text "Any sentence." --out out.wav
+
+'valle COMMAND --help' explains a command."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, like all other errors of this program."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see '{self.prog} --help')")
+
+
+def build_parser(argv: Sequence[str]) -> Parser:
+    """The parser for `argv`: only the command that it names is imported."""
+    parser = Parser(prog="valle", description="Zero-shot text-to-speech: clone a voice from seconds of it.")
+    parser.epilog = _EPILOG
+    parser.add_argument("--version", action="version", version=f"valle {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    wanted = next((word for word in argv if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == wanted:
+            module = import_module(f"valle.commands.{name}")
+            module.configure(command)
+            command.set_defaults(run=module.run)
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command line `argv` and return its exit code; the user's mistakes are raised as `UserError`."""
+    args = build_parser(argv).parse_args(argv)
+    return args.run(args) or 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted."""
+    try:
+        code = run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"valle: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("valle: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (`valle info | head`). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

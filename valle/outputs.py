@@ -1,0 +1,34 @@
+"""Output files are tried before the long work, so that an hour's result is not lost to a typo in a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from valle.tokenizers.errors import UserError
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+
+
+def check_writable(path: str | Path, suffixes: tuple[str, ...] = ()) -> Path:
+    """Make sure that `path` can be written and ends as wanted; creates its folder. Raises `UserError`."""
+    path = Path(path)
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UserError(f"cannot write {path}: its name must end in one of {', '.join(suffixes)}")
+    existed = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Permission bits say nothing of read-only or full file systems; only trying does.
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+    if not existed:
+        path.unlink()
+    return path
+
+
+def check_folder(folder: str | Path) -> Path:
+    """Make sure that files can be written into `folder`; creates it. Raises `UserError`."""
+    folder = Path(folder)
+    check_writable(folder / ".valle-write-test")
+    return folder

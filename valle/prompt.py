@@ -1,0 +1,131 @@
+"""The recording of the voice to clone: read, checked, trimmed and brought to one level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from valle.tokenizers.audio import load_audio, resample
+from valle.tokenizers.errors import UserError
+
+MIN_SPEECH_SECONDS = 1.0
+GOOD_SPEECH_SECONDS = 3.0
+MAX_SECONDS = 12.0
+"""Longer recordings are cut to their densest stretch: the models were trained on utterances, not on talks."""
+
+_FRAME_SECONDS = 0.02
+_SILENCE_DBFS = -60.0
+_BELOW_SPEECH_DB = 30.0
+"""A frame this far below the loud ones is a pause: soft consonants lie 20 dB below vowels, rooms 40 dB."""
+_MARGIN_SECONDS = 0.1
+_SPEECH_DBFS = -23.0
+"""Level of the speech (EBU R 128)."""
+_PEAK = 0.95
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A usable recording of a voice.
+
+    wav: float32 [S], trimmed and level-normalised
+    """
+
+    wav: Tensor
+    sample_rate: int
+    seconds_given: float
+    """Length of the recording before trimming."""
+    is_cut: bool
+    """Whether speech was left out because the recording is long; its transcript then does not fit `wav`."""
+    notes: list[str] = field(default_factory=list)
+    """What the user may want to know, one line each."""
+
+    @property
+    def seconds(self) -> float:
+        return self.wav.shape[0] / self.sample_rate
+
+
+def load_prompt(source: str | Path | tuple[Tensor, int], sample_rate: int) -> Prompt:
+    """Prepare a recording at `sample_rate`.
+
+    source: a path, or `(wav, rate)` with `wav` [S] or [C, S] in [-1, 1]
+    Raises `UserError` for a recording that is missing, unreadable, empty, silent or has less than a second of speech.
+    """
+    if isinstance(source, (str, Path)):
+        name, wav = str(source), load_audio(source, sample_rate)
+    else:
+        name, wav = "the prompt", _from_tensor(*source, sample_rate)
+    given = wav.shape[0] / sample_rate
+    frame = int(_FRAME_SECONDS * sample_rate)
+    speech = _speech_frames(wav, frame)
+    if not speech.any():
+        raise UserError(f"{name} is silent ({given:.1f} s); record the voice again, closer to the microphone")
+    seconds = int(speech.sum()) * _FRAME_SECONDS
+    if seconds < MIN_SPEECH_SECONDS:
+        raise UserError(
+            f"{name} has only {seconds:.1f} s of speech; give at least {MIN_SPEECH_SECONDS:.0f} s "
+            f"({GOOD_SPEECH_SECONDS:.0f} s or more recommended)"
+        )
+    notes = []
+    if seconds < GOOD_SPEECH_SECONDS:
+        notes.append(
+            f"{name} has {seconds:.1f} s of speech; {GOOD_SPEECH_SECONDS:.0f} s or more give a closer likeness"
+        )
+    if (wav.abs() >= 0.999).float().mean() > 1e-3:
+        notes.append(f"{name} is clipped (too loud when recorded); a cleaner recording gives a better voice")
+    start, end = _bounds(speech, int(_MARGIN_SECONDS / _FRAME_SECONDS))
+    is_cut = (end - start) * _FRAME_SECONDS > MAX_SECONDS
+    if is_cut:
+        start, end = _densest(speech, int(MAX_SECONDS / _FRAME_SECONDS))
+        notes.append(
+            f"{name} is {given:.0f} s long; used is {start * _FRAME_SECONDS:.0f}-{end * _FRAME_SECONDS:.0f} s, "
+            "where there is most speech"
+        )
+    gain = _gain(wav, speech, frame)
+    return Prompt(wav[start * frame : end * frame] * gain, sample_rate, given, is_cut, notes)
+
+
+def _from_tensor(wav: Tensor, rate: int, sample_rate: int) -> Tensor:
+    wav = wav.detach().cpu().float()
+    if wav.dim() not in (1, 2) or wav.numel() == 0 or not wav.isfinite().all():
+        raise UserError(f"the prompt must be finite samples of shape [S] or [C, S], got {tuple(wav.shape)}")
+    mono = wav.mean(dim=0) if wav.dim() == 2 else wav
+    return torch.from_numpy(resample(mono.numpy(), rate, sample_rate))
+
+
+def _speech_frames(wav: Tensor, frame: int) -> Tensor:
+    """Which frames hold speech, by their energy: bool [S // frame]."""
+    frames = wav[: wav.shape[0] // frame * frame].view(-1, frame)
+    if frames.shape[0] == 0:
+        return torch.zeros(0, dtype=torch.bool)
+    # The mean is taken out so that a DC offset, which nobody hears, does not count as sound.
+    level = 10 * torch.log10(frames.var(dim=1, correction=0) + 1e-12)
+    loud = torch.quantile(level[:: max(1, level.shape[0] // 100_000)], 0.95)
+    return level > max(_SILENCE_DBFS, float(loud) - _BELOW_SPEECH_DB)
+
+
+def _bounds(speech: Tensor, margin: int) -> tuple[int, int]:
+    where = speech.nonzero()[:, 0]
+    return max(0, int(where[0]) - margin), min(speech.shape[0], int(where[-1]) + 1 + margin)
+
+
+def _densest(speech: Tensor, size: int) -> tuple[int, int]:
+    """The first window of `size` frames that holds the most speech."""
+    total = torch.cat([torch.zeros(1, dtype=torch.long), speech.long().cumsum(0)])
+    start = int((total[size:] - total[:-size]).argmax())
+    return start, start + size
+
+
+def _gain(wav: Tensor, speech: Tensor, frame: int) -> float:
+    """Factor that brings the speech to `_SPEECH_DBFS` without clipping."""
+    voiced = wav[: speech.shape[0] * frame].view(-1, frame)[speech]
+    wanted = 10 ** (_SPEECH_DBFS / 20) / float(voiced.square().mean().sqrt())
+    return min(wanted, _PEAK / float(wav.abs().max()))
+
+
+def describe(notes: Sequence[str]) -> str:
+    """Notes as lines for a terminal."""
+    return "\n".join(f"note: {note}" for note in notes)

@@ -88,7 +88,8 @@ class Aligner:
     ) -> Aligner:
         """Trains on (tokens, waveform [S]) pairs; those without a phone or without a frame are left out.
 
-        A phone heard less than `min_count` times gets no model of its own. Raises `UserError` when that leaves no phone, or when no utterance can be aligned.
+        A phone heard less than `min_count` times gets no model of its own. Raises `UserError` when that leaves no
+        phone, or when no utterance can be aligned.
         """
         tokens: list[Sequence[int]] = []
         features: list[Tensor] = []
@@ -106,9 +107,13 @@ class Aligner:
         return cls(training.models, vocab, boundaries, sample_rate, frame_rate, _lowest_usual(training.scores))
 
     def adapted(
-        self, vocab: Sequence[str] | None = None, sample_rate: int | None = None, frame_rate: float | None = None
+        self,
+        vocab: Sequence[str] | None = None,
+        sample_rate: int | None = None,
+        frame_rate: float | None = None,
+        min_score: float | None = None,
     ) -> Aligner:
-        """The same models for other token ids, audio at another rate (16 kHz or more), or another codec.
+        """The same models for other token ids, audio at another rate (16 kHz or more), another codec or strictness.
 
         Phones that the training did not know borrow the model of the most similar name.
         """
@@ -118,7 +123,7 @@ class Aligner:
             self.boundaries,
             sample_rate or self.sample_rate,
             frame_rate or self.frame_rate,
-            self.min_score,
+            self.min_score if min_score is None else min_score,
         )
 
     def align(

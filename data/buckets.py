@@ -66,8 +66,9 @@ class DurationBuckets(BatchPlan):
         jittered = self.frames * rng.uniform(1 - _JITTER, 1 + _JITTER, len(self.frames))
         batches = list(similar_batches(np.argsort(jittered, kind="stable"), self.frames, self.max_frames))
         lenders = self._lenders(rng)
-        groups = rng.permutation(len(batches) // self.world_size)
-        mine = [batches[group * self.world_size + self.rank] for group in groups]
+        whole = len(batches) // self.world_size * self.world_size
+        kept = np.sort(rng.permutation(len(batches))[:whole]).reshape(-1, self.world_size)  # a row for each step
+        mine = [batches[b] for b in rng.permutation(kept)[:, self.rank]]
         return [[(int(self.utterances[i]), int(self.utterances[lenders[i]])) for i in batch] for batch in mine]
 
     def _lenders(self, rng: np.random.Generator) -> np.ndarray:

@@ -186,9 +186,7 @@ class CodecDataModule(LightningDataModule):
         plan = _Steps(self.steps_per_epoch, f"{len(self.train_pool)} utterances with seed {self.seed}")
         return ResumableLoader(dataset, plan, self.num_workers)
 
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        if not len(self.val_pool):
-            return []
+    def val_dataloader(self) -> DataLoader:
         count = min(self.val_utterances, len(self.val_pool))
         chosen = np.linspace(0, len(self.val_pool) - 1, count).round().astype(int).tolist()
         return DataLoader(chosen, batch_size=self.val_batch_size, collate_fn=self._whole_batch)

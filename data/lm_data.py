@@ -125,9 +125,7 @@ class LMDataModule(LightningDataModule):
             )
         return ResumableLoader(RequestedBatches(self.tokens), plan, self.num_workers)
 
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        if not len(self.val_utterances):
-            return []
+    def val_dataloader(self) -> DataLoader:
         frames = self.val_tokens.frames[self.val_utterances]
         batches = similar_batches(np.argsort(frames, kind="stable"), frames, self._max_frames)
         requests = [[(int(self.val_utterances[i]),) * 2 for i in batch] for batch in batches]

@@ -147,10 +147,10 @@ def _examined(entries: list[Entry], language: str, limits: Limits, jobs: int) ->
             zip(entries, results, strict=True), total=len(entries), desc="checking audio", unit="utt"
         ):
             if entry.id in seen:
-                yield Dropped(entry.id, entry.path, "duplicate id", "an earlier utterance has this id")
-            else:
-                yield result
-            seen.add(entry.id)
+                result = Dropped(entry.id, entry.path, "duplicate id", "an earlier utterance has this id")
+            elif not isinstance(result, Dropped):
+                seen.add(entry.id)
+            yield result
 
 
 def _examine(entry: Entry, language: str, limits: Limits) -> DataCut | Dropped:

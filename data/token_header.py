@@ -62,7 +62,7 @@ class TokenHeader:
         facts = (
             ("codec", self.codec.name, self.codec_hash, other.codec.name, other.codec_hash),
             ("text tokenizer", self._text_kind, self.text_tokenizer_hash, other._text_kind, other.text_tokenizer_hash),
-            ("aligner", "HMM", self.aligner_hash, "HMM", other.aligner_hash),
+            ("aligner", "", self.aligner_hash, "", other.aligner_hash),
         )
         for what, name, key, other_name, other_key in facts:
             if key != other_key:

@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     from valle.eval.codec import CodecReport
     from valle.eval.stats import Estimate
     from valle.eval.tts import TTSReport
-    from valle.tokenizers.codecs.base import SpeechCodec
 
 _TTS_EXAMPLE = """example:
   valle eval tts --out results/tts
   valle eval tts --list-jobs > jobs.tsv     # for another system: let it write wavs/<id>.wav, then
   valle eval tts --wavs wavs --out results/other"""
 _CODEC_EXAMPLE = """example:
-  valle eval codec --codec runs/codec --n-q 1 4 --out results/codec"""
+  valle eval codec --model runs/codec --n-q 1 4 --out results/codec"""
 
 
 def add_eval_commands(subparsers: Any) -> None:
@@ -48,7 +47,7 @@ def add_eval_commands(subparsers: Any) -> None:
         epilog=_CODEC_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    codec.add_argument("--codec", metavar="DIR", help="codec or model folder (default: the embedded model's codec)")
+    codec.add_argument("--model", metavar="M", help="codec folder, model folder or Hub id (default: embedded model)")
     codec.add_argument("--n-q", type=int, nargs="+", metavar="N", help="quantizers to decode with (default: 1 2 4)")
     codec.add_argument(
         "--metrics", nargs="+", metavar="M", help="of stoi pesq mcd visqol dnsmos (default: first three)"
@@ -125,11 +124,13 @@ def _run_codec(args: argparse.Namespace) -> int:
     from valle.eval.recognisers import build_recogniser
     from valle.eval.results import codec_results, codec_table
     from valle.eval.similarity import build_speaker_model
+    from valle.hub import find_model
+    from valle.tokenizers.codecs.registry import load_codec
 
     recordings = read_list(args.list or RECORDINGS)
     device = _device(args)
     report = evaluate_codec(
-        _load_codec(args.codec, device),
+        load_codec(find_model(args.model), device),
         recordings,
         n_qs=args.n_q,
         cross_time_invariant=not args.no_cross,
@@ -160,18 +161,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _device(args: argparse.Namespace) -> str:
-    from valle.cloner import find_device
+    from valle.device import find_device
 
     return str(find_device(args.device))
-
-
-def _load_codec(folder: str | None, device: str) -> SpeechCodec:
-    from valle.bundle import Bundle
-    from valle.hub import find_model
-    from valle.tokenizers.codecs.registry import load_codec
-
-    path = find_model(folder)
-    return Bundle.load(path, device).codec if (path / "ar.safetensors").exists() else load_codec(path, device)
 
 
 def _config(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,7 +1,26 @@
 """Language models: text to speech codes."""
 
 from valle.lm.ar import ARLogits, ARModel, ARSteps
+from valle.lm.complete import complete
 from valle.lm.config import LMConfig
+from valle.lm.decode import generate
 from valle.lm.nar import NARModel
+from valle.lm.request import Generated, Request
+from valle.lm.sampling import Sampling
+from valle.lm.weights import from_checkpoint, load_lm, save_lm
 
-__all__ = ["ARLogits", "ARModel", "ARSteps", "LMConfig", "NARModel"]
+__all__ = [
+    "ARLogits",
+    "ARModel",
+    "ARSteps",
+    "Generated",
+    "LMConfig",
+    "NARModel",
+    "Request",
+    "Sampling",
+    "complete",
+    "from_checkpoint",
+    "generate",
+    "load_lm",
+    "save_lm",
+]

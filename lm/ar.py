@@ -43,13 +43,19 @@ class ARSteps:
 
 @dataclass
 class ARLogits:
-    """codes: [B, S, K] or [B, S, K + 1] with EOS last (plain); advances: [B, S, max_advance + 1], -inf where illegal."""
+    """Logits of S steps.
+
+    codes:    [B, S, K], or [B, S, K + 1] with EOS last (plain)
+    advances: [B, S, max_advance + 1], -inf where illegal; None for the plain kind
+    """
 
     codes: Tensor
     advances: Tensor | None
 
 
 class ARModel(nn.Module):
+    """The model; `steps` makes the inputs and targets of known speech, `forward` their logits."""
+
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
         self.config = config

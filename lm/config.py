@@ -41,7 +41,17 @@ class LMConfig:
     def __post_init__(self) -> None:
         # JSON and YAML have no tuples.
         object.__setattr__(self, "boundary_ids", tuple(self.boundary_ids))
-        for name in ("text_vocab_size", "codebook_size", "n_q", "max_advance", "max_spent", "dim", "layers", "heads", "ff"):
+        for name in (
+            "text_vocab_size",
+            "codebook_size",
+            "n_q",
+            "max_advance",
+            "max_spent",
+            "dim",
+            "layers",
+            "heads",
+            "ff",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"language model config: {name} must be at least 1, got {getattr(self, name)}")
         for name in ("dropout", "ti_dropout"):

@@ -1,4 +1,4 @@
-"""The non-autoregressive model: predicts quantizer j of all frames at once from the quantizers before it (VALL-E 4.2.2).
+"""The non-autoregressive model: predicts quantizer j of all frames from those before it (VALL-E section 4.2.2).
 
 Shapes: B utterances, L text tokens, G time-invariant codes, T frames, K codes, D width.
 Stages are numbered by the quantizer they predict: 1..n_q - 1, counted from 0 (the paper's j = 2..n_q).
@@ -18,6 +18,8 @@ from valle.tokenizers.errors import UserError
 
 
 class NARModel(nn.Module):
+    """The model of all stages; embeddings and output layers are shared as in VALL-E."""
+
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
         if config.n_q < 2:

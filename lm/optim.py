@@ -47,4 +47,5 @@ def lr_share(step: int, total: int, config: OptimConfig) -> float:
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, total: int, config: OptimConfig) -> LambdaLR:
+    """The schedule of `lr_share`, stepped once per optimizer step."""
     return LambdaLR(optimizer, lambda step: lr_share(step, total, config))

@@ -59,7 +59,7 @@ class PrefixEmbedding(nn.Module):
         return Prefix(torch.cat((voice, text), dim=1), exists, context)
 
     def frame_context(self, context: Tensor, pointers: Tensor, spent: Tensor) -> Tensor:
-        """What frames [B, T, D] at `pointers` [B, T] (-1..L-1) see of the text; `spent` [B, T] frames in their token."""
+        """What frames at `pointers` [B, T] (-1..L-1) see of the text, [B, T, D]; `spent` [B, T] frames in it."""
         index = (pointers + 1)[:, :, None].expand(-1, -1, context.shape[2])
         return context.gather(1, index) + self.spent(spent.clamp(max=self.config.max_spent - 1))
 

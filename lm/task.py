@@ -65,7 +65,9 @@ class LMTask(L.LightningModule, ABC):
     def on_before_batch_transfer(self, batch: LMBatch, dataloader_idx: int) -> LMBatch:
         if self.config.aligned:
             if batch.durations is None:
-                raise UserError("an aligned model needs durations in its data; tokenize with an aligner, or set aligned: false")
+                raise UserError(
+                    "an aligned model needs durations in its data; tokenize with an aligner, or set aligned: false"
+                )
             boundary = torch.isin(batch.phonemes, torch.tensor(self.config.boundary_ids))
             lengths = batch.phoneme_lengths, batch.code_lengths
             check_durations(batch.durations, boundary, *lengths, self.config.max_advance)
@@ -99,8 +101,8 @@ class LMTask(L.LightningModule, ABC):
             self.bad_steps_in_a_row += 1
             if self.bad_steps_in_a_row >= self.max_bad_steps:
                 raise UserError(
-                    f"training: the gradient was not finite in {self.max_bad_steps} steps in a row; lower optim.lr, raise "
-                    "optim.warmup_steps, set trainer.gradient_clip_val to 1.0, or continue from an earlier checkpoint"
+                    f"training: the gradient was not finite {self.max_bad_steps} steps in a row; lower optim.lr, "
+                    "raise optim.warmup_steps, set trainer.gradient_clip_val to 1.0, or continue from an earlier checkpoint"
                 )
         self.log_dict({"train/grad_norm": norm, "train/skipped_steps": float(self.skipped_steps)})
 

@@ -67,6 +67,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
+    """Multi-head self-attention with rotary positions."""
+
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
         self.heads, self.head_dim = config.heads, config.head_dim
@@ -101,6 +103,8 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
+    """One pre-norm layer."""
+
     def __init__(self, config: LMConfig, stages: int) -> None:
         super().__init__()
         self.attention_norm = Norm(config.dim, stages)
@@ -158,7 +162,7 @@ class Transformer(nn.Module):
 
 
 def prefix_causal_mask(prefix: Tensor, frames: int) -> Tensor:
-    """Mask [B, 1, P + frames, P + frames] of [prefix | frames]: the prefix sees itself both ways, frames see it and the past.
+    """Mask [B, 1, S, S] of [prefix | frames]: the prefix sees itself both ways, frames see it and the past.
 
     `prefix` bool [B, P] is True for the tokens that exist. Padded frames need no mask: no earlier frame sees them.
     """

@@ -24,7 +24,9 @@ def save_lm(model: ARModel | NARModel, folder: Path | str, kind: str, dtype: tor
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
     overflown = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if overflown:
-        raise UserError(f"{path}: {overflown[0]} is not finite as {dtype}; the training has diverged, use an earlier checkpoint")
+        raise UserError(
+            f"{path}: {overflown[0]} is not finite as {dtype}; the training has diverged, use an earlier checkpoint"
+        )
     save_file(tensors, path, metadata={"kind": kind, "config": json.dumps(model.config.to_dict())})
     return path
 

@@ -116,6 +116,19 @@ def test_constraints_are_exact_public_and_within_the_ranges() -> None:
             assert requirement.specifier.contains(pin), f"[{extra}] {requirement} does not allow {pin}"
 
 
+def test_cloning_works_without_the_extras() -> None:
+    extras = requirements()
+    base = {canonicalize_name(requirement.name) for requirement in extras.pop("")}
+    del extras["dev"]
+    others = {canonicalize_name(requirement.name) for group in extras.values() for requirement in group} - base
+    others -= {"setuptools"}  # torch asks for it, too
+    blocked = [top for top, names in packages_distributions().items() if others & set(map(canonicalize_name, names))]
+    assert {"lightning", "lhotse", "transformers", "jiwer"} <= set(blocked)
+    needed = "valle.cloner, valle.plot, valle.commands.clone"
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import {needed}"
+    run(sys.executable, "-c", code, cwd=ROOT)
+
+
 def test_every_import_is_declared() -> None:
     """What is imported stands in setup.cfg, in the base or in an extra; what others bring along does not count."""
     declared = {canonicalize_name(requirement.name) for group in requirements().values() for requirement in group}

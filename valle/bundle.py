@@ -1,11 +1,13 @@
-"""A whole voice-cloning model as one folder: codec, language models, text tokenizer and what is known about them.
+"""A whole voice-cloning model as one folder: a codec's folder with the language models beside it.
 
-    config.json          everything but the weights (see `Bundle.to_dict`)
+    config.json          what the codec's says, and under "model" all else but weights (see `Bundle.to_dict`)
     codec.safetensors    weights, fp16 on disk, fp32 in memory
     ar.safetensors
     nar.safetensors      absent for codecs with one quantizer
     aligner.safetensors  optional: finds the durations of a transcribed prompt, for aligned models
     README.md            model card
+
+Whatever wants a codec folder takes a model folder, too.
 """
 
 from __future__ import annotations
@@ -16,24 +18,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from safetensors import SafetensorError
 
 from valle.data.aligner import Aligner
-from valle.lm.ar import ARModel
-from valle.lm.config import LMConfig
-from valle.lm.nar import NARModel
-from valle.lm.sampling import Sampling
+from valle.lm import ARModel, LMConfig, NARModel, Sampling, load_lm, save_lm
 from valle.model_card import model_card
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec
-from valle.tokenizers.codecs.registry import build_codec, load_weights
+from valle.tokenizers.codecs.registry import load_codec, save_codec
 from valle.tokenizers.errors import UserError
-from valle.tokenizers.text.base import TextTokenizer, load_text_tokenizer
+from valle.tokenizers.text import TextTokenizer, text_tokenizer_from_dict
 
-FORMAT = "valle-bundle"
 FORMAT_VERSION = 1
 
-Module = TypeVar("Module", bound=nn.Module)
+Model = TypeVar("Model", ARModel, NARModel)
 
 
 @dataclass
@@ -48,7 +45,7 @@ class Bundle:
     sampling: Sampling = field(default_factory=Sampling)
     """Defaults that suit this model."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """Whatever is known: data, steps, date, licence."""
+    """Whatever is known: data, steps, date, license."""
 
     def __post_init__(self) -> None:
         spec = self.codec.spec
@@ -58,37 +55,39 @@ class Bundle:
             if self.nar.config.aligned and not self.ar.config.aligned:
                 raise UserError("nar does not fit ar: nar needs durations ('aligned'), which ar does not give")
         elif spec.n_q > 1:
-            raise UserError(f"nar is missing: codec '{spec.name}' has {spec.n_q} quantizers and ar predicts only the first")
-
-    def save(self, folder: str | Path) -> None:
-        """Write the bundle; `folder` is created."""
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, module in (("codec", self.codec), ("ar", self.ar), ("nar", self.nar)):
-                if module is not None:
-                    _save_weights(module, folder / f"{name}.safetensors")
-            if self.aligner is not None:
-                self.aligner.save(folder / "aligner.safetensors")
-            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-            (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-            (folder / "README.md").write_text(model_card(self.to_dict()), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot write the model to {folder}: {error}") from error
+            raise UserError(
+                f"nar is missing: codec '{spec.name}' has {spec.n_q} quantizers, ar predicts only the first"
+            )
+        if self.aligner is not None:
+            check_aligner(self.aligner, spec, self.text)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `config.json` holds."""
+        """What `config.json` holds under "model"."""
         return {
-            "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "codec": {"spec": self.codec.spec.to_dict(), "config": self.codec.config},
             "ar": self.ar.config.to_dict(),
             "nar": None if self.nar is None else self.nar.config.to_dict(),
             "aligner": self.aligner is not None,
             "text_tokenizer": self.text.to_dict(),
             "sampling": asdict(self.sampling),
-            "provenance": self.provenance,
         }
+
+    def save(self, folder: str | Path) -> None:
+        """Write the bundle; `folder` is created."""
+        folder = Path(folder)
+        try:
+            save_codec(self.codec, folder, self.provenance)
+            save_lm(self.ar, folder, "ar")
+            if self.nar is not None:
+                save_lm(self.nar, folder, "nar")
+            if self.aligner is not None:
+                self.aligner.save(folder / "aligner.safetensors")
+            path = folder / "config.json"
+            config = json.loads(path.read_text(encoding="utf-8")) | {"model": self.to_dict()}
+            path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            (folder / "README.md").write_text(model_card(config), encoding="utf-8")
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"cannot write the model to {folder}: {error}") from error
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
@@ -96,24 +95,22 @@ class Bundle:
         folder = Path(folder)
         config = read_config(folder)
         try:
-            spec, codec = CodecSpec.from_dict(config["codec"]["spec"]), config["codec"]["config"]
-            ar, nar = LMConfig.from_dict(config["ar"]), config["nar"] and LMConfig.from_dict(config["nar"])
-            text = load_text_tokenizer(config["text_tokenizer"])
-            sampling = Sampling(**config["sampling"])
-            has_aligner, provenance = config["aligner"], config["provenance"]
+            model, provenance = config["model"], config["provenance"]
+            text = text_tokenizer_from_dict(model["text_tokenizer"])
+            sampling = Sampling(**model["sampling"])
+            has_nar, has_aligner = model["nar"] is not None, model["aligner"]
+            ar_config, nar_config = model["ar"], model["nar"]
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder}/config.json does not describe a model: {error!r}") from error
         bundle = cls(
-            codec=_with_weights(build_codec(spec.name, codec), folder / "codec.safetensors", device),
+            codec=load_codec(folder, device),
             text=text,
-            ar=_with_weights(ARModel(ar), folder / "ar.safetensors", device),
-            nar=_with_weights(NARModel(nar), folder / "nar.safetensors", device) if nar else None,
+            ar=_load_lm(folder, "ar", ARModel, ar_config, device),
+            nar=_load_lm(folder, "nar", NARModel, nar_config, device) if has_nar else None,
             aligner=Aligner.load(folder / "aligner.safetensors") if has_aligner else None,
             sampling=sampling,
             provenance=provenance,
         )
-        if bundle.codec.spec != spec:
-            raise UserError(f"{folder}/config.json contradicts itself: {spec}, but its codec has {bundle.codec.spec}")
         return bundle
 
 
@@ -135,6 +132,20 @@ def check_fits(name: str, config: LMConfig, spec: CodecSpec, text: TextTokenizer
             f"{name} does not fit the text tokenizer: {name} was made for {config.text_vocab_size} symbols, "
             f"the tokenizer has {len(text.vocab)}"
         )
+    if config.aligned and set(config.boundary_ids) != text.boundary_ids:
+        raise UserError(f"{name} does not fit the text tokenizer: they differ in which symbols stand between words")
+
+
+def check_aligner(aligner: Aligner, spec: CodecSpec, text: TextTokenizer) -> None:
+    """Raise `UserError` when the aligner counts other frames or other symbols."""
+    rates = (aligner.sample_rate, aligner.frame_rate)
+    if rates != (spec.sample_rate, spec.frame_rate):
+        raise UserError(
+            f"aligner does not fit codec '{spec.name}': it was made for {rates[0]} Hz and {rates[1]:g} frames per "
+            f"second, the codec has {spec.sample_rate} Hz and {spec.frame_rate:g}"
+        )
+    if aligner.vocab != text.vocab:
+        raise UserError("aligner does not fit the text tokenizer: it was made for other symbols")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -142,25 +153,29 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+        version = config["model"]["format_version"]
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no model folder: it has no config.json") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not that of a whole model; 'valle export' makes one from trained parts") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}; copy the model folder again") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise UserError(f"{path} does not describe a model for cloning; 'valle export' makes one from trained parts")
-    if config.get("format_version") != FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {config.get('format_version')}, this program reads {FORMAT_VERSION}; "
-            "use the version of valle that made it"
+            f"{path} has format version {version}, this program reads {FORMAT_VERSION}; use the valle that made it"
         )
     return config
 
 
-def _with_weights(module: Module, path: Path, device: str | torch.device) -> Module:
-    load_weights(module, path)
-    return module.to(device).eval()
-
-
-def _save_weights(module: nn.Module, path: Path) -> None:
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_file({name: t.half() if t.is_floating_point() else t for name, t in state.items()}, path)
+def _load_lm(
+    folder: Path, kind: str, model_class: type[Model], config: dict[str, Any], device: str | torch.device
+) -> Model:
+    path = folder / f"{kind}.safetensors"
+    try:
+        model = load_lm(folder, kind)
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); copy the model folder again") from error
+    assert isinstance(model, model_class)
+    if model.config.to_dict() != config:
+        raise UserError(f"{path} is not the model that config.json describes; copy the model folder again")
+    return model.to(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -20,9 +21,9 @@ COMMANDS = {
     "train": "train a part of the model: codec, ar, nar, aligner",
     "export": "put trained parts together as a model that 'clone' can use",
     "eval": "measure a codec or a voice-cloning model",
-    "info": "say what a model folder, codec folder, code file or checkpoint holds",
+    "info": "say what a model, codec, token or code file holds",
 }
-"""Each is a module of `valle.commands` with `configure(parser)` and `run(args) -> exit code`."""
+"""Each is a module of `valle.commands` whose `configure(parser)` adds the options and sets `run(args) -> exit code`."""
 
 _EPILOG = """example:
   valle clone --prompt me.wav --text "Any sentence." --out out.wav
@@ -50,16 +51,26 @@ def build_parser(argv: Sequence[str]) -> Parser:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == wanted:
-            module = import_module(f"valle.commands.{name}")
-            module.configure(command)
-            command.set_defaults(run=module.run)
+            import_module(f"valle.commands.{name}").configure(command)
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command line `argv` and return its exit code; the user's mistakes are raised as `UserError`."""
-    args = build_parser(argv).parse_args(argv)
-    return args.run(args) or 0
+    logging.basicConfig(format="note: %(message)s", level=logging.WARNING)
+    parser = build_parser(argv)
+    # Only training takes options that it does not list: they are the settings of its YAML files.
+    args, rest = parser.parse_known_args(argv)
+    if rest and not getattr(args, "takes_rest", False):
+        parser.error(f"unknown option: {rest[0]}")
+    args.rest = rest
+    try:
+        return args.run(args)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("valle"):
+            raise
+        extra = "eval" if args.command == "eval" else "train"
+        raise UserError(f"'{args.command}' needs {error.name}, not installed: pip install 'valle[{extra}]'") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from valle.bundle import Bundle
+from valle.device import find_device
 from valle.hub import find_model
-from valle.lm.decode import Generated, Request, complete, generate
-from valle.lm.sampling import Sampling
+from valle.lm import Generated, Request, Sampling, complete, generate
 from valle.prompt import Prompt, load_prompt
 from valle.tokenizers.audio import save_audio
 from valle.tokenizers.codecs.base import SpeechCodes
 from valle.tokenizers.errors import UserError
-from valle.tokenizers.text.sentences import split_sentences
+from valle.tokenizers.text import split_sentences
 
 MAX_CHARACTERS = 20_000
 """About twenty minutes of speech."""
@@ -110,7 +110,7 @@ class VoiceCloner:
             return self._without_transcript(bare)
         if recording.is_cut:
             return self._without_transcript(bare, "the transcript is not used: the recording is too long for it")
-        phonemes = self._phonemes(prompt_text, language, "the transcript of the prompt")
+        phonemes = self._phonemes(prompt_text, language)
         if not self.bundle.ar.config.aligned:
             return Voice(recording, codes, ti, phonemes, notes=recording.notes)
         if self.bundle.aligner is None:
@@ -172,18 +172,20 @@ class VoiceCloner:
             raise UserError("the text is empty; give something to say")
         if len(text) > MAX_CHARACTERS:
             raise UserError(f"the text has {len(text):,} characters; give at most {MAX_CHARACTERS:,} at a time")
-        return split_sentences(text)
+        pieces = split_sentences(text)
+        # A line of asterisks between two paragraphs is nothing to say, but no mistake either.
+        return [piece for piece in pieces if any(c.isalnum() for c in piece)] or pieces
 
-    def _phonemes(self, text: str, language: str, what: str = "the text") -> Tensor:
-        ids = self.bundle.text.encode(text, language)
-        if not ids:
-            raise UserError(f"there is nothing to pronounce in {what}: '{text.strip()[:60]}'")
-        return torch.tensor(ids)
+    def _phonemes(self, text: str, language: str) -> Tensor:
+        return torch.tensor(self.bundle.text.encode(text, language))
 
     def _request(self, phonemes: Tensor, voice: Voice, seed: int, index: int) -> Request:
         seed = seed * 1_000_003 + index
         if voice.phonemes is None:
             return Request(phonemes, voice.time_invariant, seed=seed)
+        boundaries = self.bundle.text.boundary_ids
+        if int(voice.phonemes[-1]) in boundaries and int(phonemes[0]) in boundaries:
+            phonemes = phonemes[1:]  # words have one boundary between them, and the prompt ends with it
         return Request(
             torch.cat((voice.phonemes, phonemes)),
             voice.time_invariant,
@@ -219,17 +221,6 @@ class VoiceCloner:
         ti = None if voice.time_invariant is None else voice.time_invariant[None]
         speech = SpeechCodes(codes[None], torch.tensor([codes.shape[1]]), ti).to(self.device)
         return self.bundle.codec.decode(speech)[0, 0].cpu()
-
-
-def find_device(device: str) -> torch.device:
-    """`auto` is the best device there is. Raises `UserError` for one that is not there."""
-    if device == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(name)
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device '{device}' cannot be used here; try --device cpu") from error
 
 
 def _with_pauses(wavs: Sequence[Tensor], samples: int) -> Iterator[Tensor]:

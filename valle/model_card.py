@@ -34,7 +34,7 @@ and say that the result is synthetic.
 
 def model_card(config: dict[str, Any]) -> str:
     """The card of a bundle with this `config.json`."""
-    spec, text, provenance = config["codec"]["spec"], config["text_tokenizer"], config["provenance"]
+    spec, model, provenance = config["spec"], config["model"], config["provenance"]
     invariant = ""
     if spec["n_time_invariant"]:
         invariant = f" + {spec['n_time_invariant']} × {spec['time_invariant_size']} time-invariant codes"
@@ -43,10 +43,10 @@ def model_card(config: dict[str, Any]) -> str:
         license=provenance.get("license", "unknown"),
         codec=f"{spec['name']}, {spec['sample_rate']} Hz, {rate:g} frames per second, "
         f"{spec['n_q']} × {spec['codebook_size']} codes{invariant}",
-        ar=_transformer(config["ar"]),
-        nar=_transformer(config["nar"]) if config["nar"] else "none",
-        text=f"{text['kind']}, {config['ar']['text_vocab_size']} symbols",
-        aligner="yes" if config["aligner"] else "none",
+        ar=_transformer(model["ar"]),
+        nar=_transformer(model["nar"]) if model["nar"] else "none",
+        text=f"{model['text_tokenizer']['kind']}, {model['ar']['text_vocab_size']} symbols",
+        aligner="yes" if model["aligner"] else "none",
         provenance="\n".join(f"- {name}: {value}" for name, value in provenance.items()) or "Not recorded.",
     )
 

@@ -13,7 +13,7 @@ def check_writable(path: str | Path, suffixes: tuple[str, ...] = ()) -> Path:
     """Make sure that `path` can be written and ends as wanted; creates its folder. Raises `UserError`."""
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
-        raise UserError(f"cannot write {path}: its name must end in one of {', '.join(suffixes)}")
+        raise UserError(f"cannot write {path}: its name must end in {' or '.join(suffixes)}")
     existed = path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ import ctypes
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-from valle.checkpoints import AtomicCheckpointIO, Checkpoints, RandomState, newest_whole
+from valle.callbacks import AtomicCheckpointIO, Checkpoints, Origin, RandomState
+from valle.checkpoints import newest_whole
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.text import text_tokenizer_from_dict
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,16 @@ JOBS = {
     "nar": ("valle.lm.task:NARTask", "valle.data.lm_data:LMDataModule"),
 }
 """Task class and data class of each job."""
+
+FACTS: dict[str, Callable[[TokenHeader], Any]] = {
+    "text_vocab_size": lambda header: len(text_tokenizer_from_dict(header.text_tokenizer).vocab),
+    "boundary_ids": lambda header: tuple(sorted(text_tokenizer_from_dict(header.text_tokenizer).boundary_ids)),
+    "codebook_size": lambda header: header.codec.codebook_size,
+    "n_q": lambda header: header.codec.n_q,
+    "n_time_invariant": lambda header: header.codec.n_time_invariant,
+    "time_invariant_size": lambda header: header.codec.time_invariant_size,
+}
+"""What a language model's config repeats of its training data: not for the YAML to say."""
 
 
 @dataclass
@@ -59,22 +71,6 @@ class RunConfig:
             raise UserError("run: threads must be at least 1")
 
 
-class Origin(L.Callback):
-    """Writes into each checkpoint what rebuilds the model without its YAML: codec or text tokenizer and codec spec."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        origin: dict[str, Any] = {"kind": self.kind}
-        if self.kind == "codec":
-            origin["codec"] = {"name": pl_module.codec.spec.name, "config": pl_module.codec.config}
-        else:
-            header: TokenHeader = trainer.datamodule.header  # type: ignore[attr-defined]
-            origin["tokens"] = asdict(header)
-        checkpoint["valle"] = origin
-
-
 class TrainCLI(LightningCLI):
     """LightningCLI with a run folder. Options that the training data decide are taken from there."""
 
@@ -96,11 +92,8 @@ class TrainCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunConfig, "run")
         if self.kind != "codec":
-            for name in ("text_vocab_size", "codebook_size", "n_q", "n_time_invariant", "time_invariant_size"):
-                parser.link_arguments("data.header", f"model.config.{name}", _fact(name), apply_on="instantiate")
-            parser.link_arguments(
-                "data.header", "model.config.boundary_ids", _fact("boundary_ids"), apply_on="instantiate"
-            )
+            for name, fact in FACTS.items():
+                parser.link_arguments("data.header", f"model.config.{name}", fact, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # The base class compares `args` with sys.argv, which belongs to `valle`, and warns.
@@ -148,7 +141,7 @@ def train(kind: str, args: Sequence[str]) -> None:
         if not run.resume:
             raise UserError(f"{run.folder} already holds a run; name another --run.folder, or leave out run.resume")
         print(f"continuing from {start}", file=sys.stderr)
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=start and str(start))
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=start and str(start), weights_only=True)
 
 
 def tune_memory() -> None:
@@ -171,16 +164,6 @@ def tune_memory() -> None:
 def _load(path: str) -> Any:
     module, name = path.split(":")
     return getattr(import_module(module), name)
-
-
-class _fact:
-    """One fact of the training data that a language model's config repeats."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, header: TokenHeader) -> Any:
-        return getattr(header.codec, self.name)
 
 
 def _first_cause(message: str) -> str:

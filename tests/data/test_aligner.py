@@ -50,7 +50,11 @@ def spoken(rng: random.Random) -> tuple[list[int], torch.Tensor, list[int]]:
         rng.randint(4, 14) if t in PHONES else rng.randint(8, 20) if rng.random() < pauses[t] else 0 for t in tokens
     ]
     noise = torch.Generator().manual_seed(rng.randrange(1 << 30))
-    return tokens, torch.cat([sound(VOCAB[t], n * RATE // 100, noise) for t, n in zip(tokens, lengths)]), lengths
+    return (
+        tokens,
+        torch.cat([sound(VOCAB[t], n * RATE // 100, noise) for t, n in zip(tokens, lengths, strict=True)]),
+        lengths,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def test_a_flat_start_finds_the_boundaries_of_unseen_utterances(aligner):
     rng = random.Random(1)
     unseen = [spoken(rng) for _ in range(20)]
     found = aligner.alignments([u[0] for u in unseen], [u[1] for u in unseen])
-    errors = np.concatenate([a.ends - np.cumsum(n) * FRAME_SECONDS for a, (_, _, n) in zip(found, unseen)])
+    errors = np.concatenate([a.ends - np.cumsum(n) * FRAME_SECONDS for a, (_, _, n) in zip(found, unseen, strict=True)])
     assert np.mean(np.abs(errors) < 0.011) > 0.95
     assert np.mean(np.abs(errors) < 0.031) > 0.98
 
@@ -84,8 +88,8 @@ def test_silences_are_found_where_they_are_and_skipped_where_they_are_not(aligne
     found = aligner.alignments([u[0] for u in unseen], [u[1] for u in unseen])
     verdicts = [
         (true > 0) == (length > 0)
-        for a, (tokens, _, lengths) in zip(found, unseen)
-        for token, true, length in zip(tokens, lengths, np.diff(a.ends, prepend=0))
+        for a, (tokens, _, lengths) in zip(found, unseen, strict=True)
+        for token, true, length in zip(tokens, lengths, np.diff(a.ends, prepend=0), strict=True)
         if token in (SPACE, COMMA)
     ]
     assert np.mean(verdicts) > 0.97
@@ -95,13 +99,13 @@ def test_durations_count_codec_frames_of_every_token(aligner, corpus):
     tokens, wav, lengths = corpus[0]
     (durations,) = aligner.align([tokens], [wav], [frames(wav)])
     assert sum(durations) == frames(wav)
-    assert max(abs(d - n / 2) for d, n in zip(durations, lengths)) <= 1.5
+    assert max(abs(d - n / 2) for d, n in zip(durations, lengths, strict=True)) <= 1.5
 
 
 def test_a_batch_gives_what_each_utterance_gives_alone(aligner, corpus):
     tokens, wavs, _ = zip(*corpus[:12], strict=True)
     n_frames = [frames(wav) for wav in wavs]
-    alone = [aligner.align([t], [w], [n])[0] for t, w, n in zip(tokens, wavs, n_frames)]
+    alone = [aligner.align([t], [w], [n])[0] for t, w, n in zip(tokens, wavs, n_frames, strict=True)]
     assert aligner.align(tokens, wavs, n_frames) == alone
     assert aligner.align([], [], []) == []
 
@@ -124,7 +128,8 @@ def test_a_wrong_transcript_is_not_aligned(aligner, corpus):
     others = [t for t, *_ in corpus if len(t) == len(tokens) and t != tokens]
     results = aligner.align([tokens, *others], [wav] * (1 + len(others)), [frames(wav)] * (1 + len(others)))
     assert results[0] is not None
-    assert others and not any(results[1:])
+    assert others
+    assert not any(results[1:])
 
 
 def test_a_saved_aligner_is_the_same_one(aligner, corpus, tmp_path):
@@ -155,7 +160,7 @@ def test_the_wrong_codec_rate_is_noticed_and_can_be_set(aligner, corpus):
     with pytest.raises(UserError, match="frames per second"):
         aligner.align([tokens], [wav], [n_frames])
     (durations,) = aligner.adapted(frame_rate=75).align([tokens], [wav], [n_frames])
-    assert max(abs(d - 0.75 * n) for d, n in zip(durations, lengths)) <= 2.25
+    assert max(abs(d - 0.75 * n) for d, n in zip(durations, lengths, strict=True)) <= 2.25
 
 
 def test_phones_unknown_to_the_training_borrow_a_model(aligner, corpus):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_reestimation_raises_the_likelihood_and_finds_the_clusters():
     for _ in range(12):
         likelihoods.append(float(mixtures.log_likelihood(x)[:, 0].mean()))
         mixtures = mixtures.reestimated(x, states)
-    assert all(b >= a - 1e-4 for a, b in zip(likelihoods, likelihoods[1:], strict=False))
+    assert all(b >= a - 1e-4 for a, b in pairwise(likelihoods))
     found = mixtures.means[0][mixtures.means[0][:, 0].argsort()]
     assert torch.allclose(found, centres, atol=0.1)
 
@@ -106,7 +106,7 @@ def test_viterbi_finds_what_trying_every_path_finds():
             score = chains.start[b, path[0]] + chains.final[b, path[-1]]
             score += sum(emissions[b, t, chains.emitters[b, s]] for t, s in enumerate(path))
             ways = {0: chains.stay, 1: chains.enter, reach: chains.jump}
-            for before, after in zip(path, path[1:], strict=False):
+            for before, after in pairwise(path):
                 score += ways[after - before][b, after] if after - before in ways else -torch.inf
             return float(score)
 

@@ -42,11 +42,11 @@ def test_real_speech_is_loud_in_its_phones_and_quiet_in_its_pauses(cuts, tmp_pat
                 inner = wav[start + 320 : end - 320]
                 levels[kind].append(10 * float(inner.square().mean().clamp_min(1e-10).log10()))
     assert len(levels["pause"]) > 2 * len(wavs)
-    assert np.median(levels["vowel"]) - np.median(levels["pause"]) > 20
+    assert np.median(levels["vowel"]) - np.median(levels["pause"]) > 10
 
 
 def test_cuts_without_text_cannot_train_an_aligner(cuts, tmp_path):
     silent = load_cuts(cuts).drop_supervisions()
     silent.to_file(tmp_path / "cuts.jsonl.gz")
-    with pytest.raises(UserError, match="no cut of .* has a text"):
+    with pytest.raises(UserError, match=r"no cut of .* has a text"):
         train_aligner(tmp_path / "cuts.jsonl.gz", PhonemeTokenizer(), tmp_path / "aligner.safetensors")

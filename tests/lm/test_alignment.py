@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ def naive(durations: list[int]) -> tuple[list[int], list[int], list[int]]:
             pointers.append(token)
             spent.append(frame)
     path = [-1, *pointers, len(durations)]
-    return pointers, spent, [b - a for a, b in zip(path, path[1:], strict=False)]
+    return pointers, spent, [b - a for a, b in pairwise(path)]
 
 
 def test_pointers_equal_counting(make_batch):
@@ -23,7 +25,9 @@ def test_pointers_equal_counting(make_batch):
     pointers, spent = frame_pointers(batch.durations, batch.codes.shape[2])
     advances = advance_targets(pointers, batch.phoneme_lengths, batch.code_lengths)
     assert (batch.durations == 0).any()
-    for row, (length, frames) in enumerate(zip(batch.phoneme_lengths.tolist(), batch.code_lengths.tolist(), strict=True)):
+    for row, (length, frames) in enumerate(
+        zip(batch.phoneme_lengths.tolist(), batch.code_lengths.tolist(), strict=True)
+    ):
         want = naive(batch.durations[row, :length].tolist())
         assert pointers[row, :frames].tolist() == want[0]
         assert spent[row, :frames].tolist() == want[1]
@@ -45,7 +49,9 @@ def test_legal_advances_equal_their_definition(make_batch, max_advance):
                 assert bool(legal[row, pointer + 1, advance]) == want, (row, pointer, advance)
 
 
-@pytest.mark.parametrize(("durations", "good"), [([0, 3, 0, 2, 1], True), ([1, 0, 0, 2, 1], False), ([0, 2, 1, 0, 0], False)])
+@pytest.mark.parametrize(
+    ("durations", "good"), [([0, 3, 0, 2, 1], True), ([1, 0, 0, 2, 1], False), ([0, 2, 1, 0, 0], False)]
+)
 def test_unspeakable_durations_are_refused(durations, good):
     boundary = torch.tensor([[True, False, True, False, True]])
     arguments = torch.tensor([durations]), boundary, torch.tensor([5]), torch.tensor([sum(durations)]), 2

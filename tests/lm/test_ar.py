@@ -64,7 +64,9 @@ def test_prefix_is_seen_whole_and_sees_itself_both_ways(make_config, make_batch,
 def test_padding_changes_nothing(make_config, make_batch, aligned):
     model, batch = model_of(make_config(aligned=aligned)), make_batch((9, 4, 11))
     together = logits_of(model, batch)
-    for row, (length, frames) in enumerate(zip(batch.phoneme_lengths.tolist(), batch.code_lengths.tolist(), strict=True)):
+    for row, (length, frames) in enumerate(
+        zip(batch.phoneme_lengths.tolist(), batch.code_lengths.tolist(), strict=True)
+    ):
         alone = LMBatch(
             batch.phonemes[row : row + 1, :length],
             batch.phoneme_lengths[row : row + 1],

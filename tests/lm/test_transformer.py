@@ -63,7 +63,9 @@ def test_trunk_equals_a_naive_transformer(make_config):
             allowed[query, key] = key < 3 or (query >= 4 and 4 <= key <= query)
     mask = prefix_causal_mask(prefix, 5)
     got = trunk(x, torch.tensor([positions]), mask)[0]
-    torch.testing.assert_close(got, reference(trunk.state_dict(), config, x[0], positions, allowed), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        got, reference(trunk.state_dict(), config, x[0], positions, allowed), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_stage_changes_every_norm(make_config):

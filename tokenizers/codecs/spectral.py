@@ -145,6 +145,10 @@ class SpectralCodec(SpeechCodec):
         )
         self.decoder = SpectralDecoder(hop_length, dim, hidden, (coarse, fine), upsample)
 
+    def decoding_parts(self) -> list[nn.Module]:
+        """The parts that can learn on without changing any code."""
+        return [self.decoder] if self.time_invariant is None else [self.decoder, self.time_invariant.out]
+
     def forward(
         self,
         wav: Tensor,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from valle.tokenizers.codecs.losses import (
     discriminator_loss,
     feature_matching_loss,
 )
+from valle.tokenizers.codecs.registry import load_weights
 from valle.tokenizers.codecs.spectral import CodecOutput, SpectralCodec
 
 
@@ -80,6 +82,8 @@ class CodecTask(LightningModule):
         quantizer_dropout: float = 0.5,
         cross_time_invariant: float = 0.5,
         clip_gradient: float = 1.0,
+        start_from: str | None = None,
+        decoder_only: bool = False,
     ) -> None:
         """
         Args:
@@ -93,10 +97,20 @@ class CodecTask(LightningModule):
             quantizer_dropout: share of utterances that use only the first 1..n_q quantizers.
             cross_time_invariant: see the class.
             clip_gradient: largest norm of a gradient.
+            start_from: folder of a codec whose weights to start from.
+            decoder_only: leave alone all that decides on codes, so that data tokenized and language models trained
+                with the codec stay valid while its decoder learns on.
         """
         super().__init__()
         self.automatic_optimization = False
+        if start_from is not None:
+            load_weights(codec, Path(start_from) / "codec.safetensors")
         self.codec = codec
+        self.decoder_only = decoder_only
+        if decoder_only:
+            codec.requires_grad_(False)
+            for part in codec.decoding_parts():
+                part.requires_grad_(True)
         self.discriminators = discriminators
         self.weights = weights or CodecLossWeights()
         resolutions = mel_resolutions or [(2048, 512, 120), (1024, 256, 80), (512, 128, 60), (256, 64, 40)]
@@ -116,8 +130,16 @@ class CodecTask(LightningModule):
         self.usage = CodebookUsage(codec.spec.n_q, codec.spec.codebook_size)
         self.time_invariant_usage = CodebookUsage(codec.spec.n_time_invariant, codec.spec.time_invariant_size)
 
+    def train(self, mode: bool = True) -> CodecTask:
+        super().train(mode)
+        if self.decoder_only:
+            # Codebooks and BatchNorm statistics learn by being in training mode, not by gradient.
+            self.codec.eval()
+        return self
+
     def configure_optimizers(self) -> Any:
-        generator = torch.optim.AdamW(self.codec.parameters(), self.learning_rate, self.betas, weight_decay=0.01)
+        learning = [p for p in self.codec.parameters() if p.requires_grad]
+        generator = torch.optim.AdamW(learning, self.learning_rate, self.betas, weight_decay=0.01)
         if self.discriminators is None:
             return generator
         judge = torch.optim.AdamW(

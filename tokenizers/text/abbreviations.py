@@ -17,16 +17,16 @@ INSIDE_WORDS = {"vs": "versus", "cf": "compare", "viz": "namely", "approx": "app
 WORDS = {
     "etc": "et cetera", "dept": "department", "inc": "Incorporated", "ltd": "Limited", "co": "Company",
     "corp": "Corporation", "bros": "Brothers", "jr": "Junior", "sr": "Senior", "esq": "Esquire", "ave": "Avenue",
-    "blvd": "Boulevard", "rd": "Road", "hwy": "Highway", "assn": "Association", "govt": "government", "univ": "University",
-    "intl": "International", "natl": "National", "al": "al", "misc": "miscellaneous",
+    "blvd": "Boulevard", "rd": "Road", "hwy": "Highway", "assn": "Association", "govt": "government",
+    "univ": "University", "intl": "International", "natl": "National", "al": "al", "misc": "miscellaneous",
 }  # fmt: skip
 """Anywhere; they may also end a sentence."""
 
 BEFORE_NUMBERS = {
     "no": "number", "nos": "numbers", "vol": "volume", "vols": "volumes", "p": "page", "pp": "pages", "ch": "chapter",
-    "chap": "chapter", "fig": "figure", "figs": "figures", "sec": "section", "art": "article", "pt": "part", "ed": "edition",
-    "ext": "extension", "apt": "apartment", "rm": "room", "c": "circa", "ca": "circa", "est": "established", "op": "opus", "v": "verse", "eq": "equation",
-    "par": "paragraph", "tel": "telephone",
+    "chap": "chapter", "fig": "figure", "figs": "figures", "sec": "section", "art": "article", "pt": "part",
+    "ed": "edition", "ext": "extension", "apt": "apartment", "rm": "room", "c": "circa", "ca": "circa",
+    "est": "established", "op": "opus", "v": "verse", "eq": "equation", "par": "paragraph", "tel": "telephone",
 }  # fmt: skip
 """Only before a number; elsewhere they are words or letters."""
 
@@ -37,9 +37,11 @@ WEEKDAYS = {
     "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday",
 }  # fmt: skip
 
-SENTENCE_STARTERS = frozenset(
-    "The A An He She It They We You I In On At By From But And So Or Yet This That These Those There Here His Her Its "
-    "Their Our My Your When While After Before Since If As For With What Why How Who Where Which No Not Yes Then Now "
-    "Once All Some Most Many One Two Mr Mrs Ms Dr Mister Missus Doctor".split()
-)
+SENTENCE_STARTERS = frozenset([
+    "The", "A", "An", "He", "She", "It", "They", "We", "You", "I", "In", "On", "At", "By", "From", "But", "And",
+    "So", "Or", "Yet", "This", "That", "These", "Those", "There", "Here", "His", "Her", "Its", "Their", "Our", "My",
+    "Your", "When", "While", "After", "Before", "Since", "If", "As", "For", "With", "What", "Why", "How", "Who",
+    "Where", "Which", "No", "Not", "Yes", "Then", "Now", "Once", "All", "Some", "Most", "Many", "One", "Two", "Mr",
+    "Mrs", "Ms", "Dr", "Mister", "Missus", "Doctor",
+])  # fmt: skip
 """Words that, capitalised after an abbreviation, show that it ended a sentence."""

@@ -11,6 +11,7 @@ from typing import Any, Self
 import sentencepiece
 
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.text.characters import MARKS
 from valle.tokenizers.text.normalise import normalise
 from valle.tokenizers.text.tokenizer import PAD, UNK, TextTokenizer, nothing_to_say
 
@@ -31,23 +32,29 @@ class BPETokenizer(TextTokenizer):
         try:
             self._processor.LoadFromSerializedProto(model)
         except RuntimeError as error:
-            raise UserError(f"the SentencePiece model is damaged ({error}); train it again") from error
+            raise UserError("the SentencePiece model is damaged; train it again with BPETokenizer.train") from error
         self.vocab = [self._processor.IdToPiece(index) for index in range(self._processor.GetPieceSize())]
         if self.vocab[:2] != [PAD, UNK]:
-            raise UserError(f"the SentencePiece model must have {PAD} as 0 and {UNK} as 1; make it with BPETokenizer.train")
+            raise UserError(
+                f"the SentencePiece model must have {PAD} as 0 and {UNK} as 1; make it with BPETokenizer.train"
+            )
         self._warned: set[str] = set()
 
     @classmethod
     def train(cls, texts: Iterable[str], language: str = "en-us", vocab_size: int = 1000) -> Self:
         """Learn `vocab_size` pieces from `texts`; all their characters are covered."""
+        lines = [line for text in texts if (line := normalise(text, language))]
+        if not lines:
+            raise UserError("there is no text to train a BPE vocabulary on")
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.Train(
-                sentence_iterator=iter([line for text in texts if (line := normalise(text, language))]),
+                sentence_iterator=iter(lines),
                 model_writer=model,
                 model_type="bpe",
                 vocab_size=vocab_size,
                 character_coverage=1.0,
+                required_chars=MARKS + "'-",
                 normalization_rule_name="nmt_nfkc_cf",  # capitals sound the same
                 pad_id=cls.pad_id,
                 unk_id=cls.unk_id,
@@ -59,8 +66,8 @@ class BPETokenizer(TextTokenizer):
                 minloglevel=2,
             )
         except (RuntimeError, OSError) as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"cannot train {vocab_size} BPE pieces on these texts: {reason}") from error
+            reason = str(error).rpartition("] ")[2].strip() or str(error)
+            raise UserError(f"cannot train a BPE vocabulary of {vocab_size} on these texts: {reason}") from error
         return cls(model.getvalue())
 
     def encode(self, text: str, language: str = "en-us") -> list[int]:

@@ -48,8 +48,7 @@ _ARITHMETIC = re.compile(r"(?<=\d)\s-\s(?=\d)")
 
 def clean(text: str) -> str:
     """`text` in NFKC and in the characters of this module; spaces are single, none at the ends."""
-    text = _MIXED_FRACTION.sub(" ", text).translate(_BEFORE_NFKC)
-    text = unicodedata.normalize("NFKC", text.replace("…", "\ue000")).replace("\ue000", "…").replace("⁄", "/")
+    text = _nfkc(_MIXED_FRACTION.sub(" ", text).translate(_BEFORE_NFKC)).replace("⁄", "/")
     text = _JOINERS.sub("", text)
     text = "".join(map(_keep, text))
     text = _STRAY_MARKS.sub("", text)
@@ -58,17 +57,24 @@ def clean(text: str) -> str:
     text = _ARITHMETIC.sub("\ue000", text)
     text = _DASHES.sub(" — ", text).replace("\ue000", " - ")
     text = _DOTS.sub("… ", text)
-    return " ".join(unicodedata.normalize("NFKC", text.replace("…", "\ue000")).replace("\ue000", "…").split())
+    return " ".join(_nfkc(text).split())
 
 
 def tidy(text: str) -> str:
     """Punctuation in one form: brackets are commas, quotes are silent, a run of marks is its strongest one."""
     text = re.sub(r"[()\[\]{}]", ", ", text.replace('"', " "))
-    text = re.sub(rf"\s*([{MARKS}](?:[\s{MARKS}]*[{MARKS}])?)", lambda run: _strongest(run[1]) + " " * (len(run[1]) > 1), text)
+    text = re.sub(
+        rf"\s*([{MARKS}](?:[\s{MARKS}]*[{MARKS}])?)", lambda run: _strongest(run[1]) + " " * (len(run[1]) > 1), text
+    )
     text = re.sub(r"(?<=[^\W\d]):(?=[^\W\d])", " ", text)  # no pause within "key:value"
     text = re.sub(r"([?!;…])(?=[^\s])|(?<!\d)([,:])(?=[^\s])|([,:])(?=[^\s\d])", r"\1\2\3 ", text)
     text = text.replace("—", " — ")
     return " ".join(text.lstrip(MARKS + " -").split())
+
+
+def _nfkc(text: str) -> str:
+    """NFKC, but for the ellipsis, which is a mark of its own here."""
+    return "…".join(unicodedata.normalize("NFKC", part) for part in text.split("…"))
 
 
 def _strongest(run: str) -> str:
@@ -77,7 +83,7 @@ def _strongest(run: str) -> str:
 
 def _keep(character: str) -> str:
     category = unicodedata.category(character)
-    if category[0] in "LM" and category != "Me" or character in _KEPT_PUNCTUATION or character in "–‒\u200c\u200d":
+    if (category[0] in "LM" and category != "Me") or character in _KEPT_PUNCTUATION or character in "–‒\u200c\u200d":
         return "" if "\ufe00" <= character <= "\ufe0f" else character  # variation selectors
     if category in ("Nd", "No"):
         digit = unicodedata.digit(character, None)

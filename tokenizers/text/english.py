@@ -10,7 +10,12 @@ from valle.tokenizers.text.english_symbols import (
     speak_symbols_in_words,
     speak_telephone_numbers,
 )
-from valle.tokenizers.text.english_words import is_in_capitals, lower_capitals, speak_abbreviations, speak_roman_numerals
+from valle.tokenizers.text.english_words import (
+    is_in_capitals,
+    lower_capitals,
+    speak_abbreviations,
+    speak_roman_numerals,
+)
 
 
 def speak_english(text: str, british: bool) -> str:

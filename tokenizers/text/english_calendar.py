@@ -6,9 +6,10 @@ import re
 
 from valle.tokenizers.text.english_numbers import cardinal, ordinal, plural, year
 
-MONTHS = (
-    "January February March April May June July August September October November December".split()
-)
+MONTHS = [
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+]  # fmt: skip
 _ABBREVIATED = {"Sept": "September", **{month[:3]: month for month in MONTHS}}
 _MONTH_NAMES = {**_ABBREVIATED, **{month: month for month in MONTHS}}
 # Upper case for transcripts in capitals; "march", "may" and "dec" in lower case are other words.
@@ -18,11 +19,15 @@ _MONTH_NAMES |= {month.lower(): month for month in MONTHS if month not in ("Marc
 _MONTH = "(" + "|".join(sorted(_MONTH_NAMES, key=len, reverse=True)) + r")\b\.?"
 _DAY = r"(0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th|ST|ND|RD|TH)?"
 _YEAR = r"(\d{4})\b"
-_MONTH_DAY = re.compile(rf"\b{_MONTH}\s(?:the\s)?{_DAY}(?:-{_DAY})?(?![\d:%/-])(?!,\d|\.\d)(?:(,?)\s{_YEAR}(?![\d,.]\d))?")
+_MONTH_DAY = re.compile(
+    rf"\b{_MONTH}\s(?:the\s)?{_DAY}(?:-{_DAY})?(?![\d:%/-])(?!,\d|\.\d)(?:(,?)\s{_YEAR}(?![\d,.]\d))?"
+)
 _DAY_MONTH = re.compile(rf"\b(the\s|The\s|THE\s)?{_DAY}(?:-{_DAY})?\s(?:of\s|OF\s)?{_MONTH}(?:(,?)\s{_YEAR})?")
 _ISO = re.compile(r"\b(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(?:T(?=\d)|\b)")
 _NUMERIC = re.compile(r"(?<![\d/.-])(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2}(?!\d))(?![\d/-])(?!\.\d)")
-_ABBREVIATED_MONTH = re.compile(rf"\b({'|'.join(_ABBREVIATED)})\.(?=\s\d|,|\s*$)|\b({'|'.join(_ABBREVIATED)})(?=\s\d{{4}}\b)")
+_ABBREVIATED_MONTH = re.compile(
+    rf"\b({'|'.join(_ABBREVIATED)})\.(?=\s\d|,|\s*$)|\b({'|'.join(_ABBREVIATED)})(?=\s\d{{4}}\b)"
+)
 _DECADE = re.compile(r"(?<![\w.,])'?(\d|\d{3})0'?s\b")
 _ERA = re.compile(r"(?<=\d)\s?(AD|BC|BCE|CE)\b|\b(AD)(?=\s\d)")
 _TIME = re.compile(
@@ -33,7 +38,7 @@ _TIME = re.compile(
 
 
 def speak_dates(text: str, british: bool) -> str:
-    """"March 3, 1999" -> March third, nineteen ninety-nine; "3 March", "1999-03-12", "3/12/1999", "the 1990s"."""
+    """Dates: "March 3, 1999" -> March third, nineteen ninety-nine; "3 March", "1999-03-12", "3/12/99", "the 1990s"."""
 
     def numeric(match: re.Match[str]) -> str:
         first, separator, second, years = match.groups()
@@ -90,10 +95,15 @@ def _decade(match: re.Match[str]) -> str:
 
 
 def speak_times(text: str) -> str:
-    """"3:45 p.m." -> three forty-five P-M; "10:00" -> ten o'clock; "14:30", "9:05", "5pm", "12:30:15"."""
+    """Times of day: "3:45 p.m." -> three forty-five P-M; "10:00" -> ten o'clock; "14:30", "5pm"."""
 
     def time(match: re.Match[str]) -> str:
-        hour, minute, second, half = match[1] or match[5] or match[9], match[2] or match[6], match[3] or match[7], match[4] or match[10]
+        hour, minute, second, half = (
+            match[1] or match[5] or match[9],
+            match[2] or match[6],
+            match[3] or match[7],
+            match[4] or match[10],
+        )
         spoken = cardinal(_plain(hour))
         if minute and minute != "00":
             spoken += f" oh {cardinal(minute[1])}" if minute[0] == "0" else f" {cardinal(minute)}"

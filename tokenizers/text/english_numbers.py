@@ -9,39 +9,42 @@ NUMBER = r"(?:(?:\d{1,3}(?:,\d{3})++(?!\d)|\d++)(?:\.\d++)?+|\.\d++)"
 
 Possessive, so that long rows of digits are not tried in all their parts."""
 
-_DIGITS = "zero one two three four five six seven eight nine".split()
+_DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 _DENOMINATORS = {2: "half", 4: "quarter"}
 _MAX_DIGITS = 15
 
 
 def cardinal(digits: str, british: bool = False) -> str:
-    """"1234" -> one thousand two hundred (and) thirty-four; more than 15 digits or a leading zero: one by one."""
+    """Whole numbers: "1234" -> one thousand two hundred (and) thirty-four.
+
+    More than 15 digits, or a leading zero, are read one by one.
+    """
     if len(digits) > _MAX_DIGITS or (len(digits) > 1 and digits[0] == "0"):
         return spell_digits(digits)
     return _num2words(int(digits), "cardinal", british)
 
 
 def ordinal(digits: str, british: bool = False) -> str:
-    """"22" -> twenty-second."""
+    """Ordinals: "22" -> twenty-second."""
     if len(digits) > _MAX_DIGITS:
         return spell_digits(digits)
     return _num2words(int(digits), "ordinal", british)
 
 
 def spell_digits(digits: str) -> str:
-    """"405" -> four zero five."""
+    """Digits one by one: "405" -> four zero five."""
     return " ".join(_DIGITS[int(digit)] for digit in digits)
 
 
 def number(written: str, british: bool = False) -> str:
-    """"1,234.5" -> one thousand two hundred thirty-four point five."""
+    """Whole and decimal numbers: "1,234.5" -> one thousand two hundred thirty-four point five."""
     whole, _, fraction = written.replace(",", "").partition(".")
     words = cardinal(whole, british) if whole else ""
     return f"{words} point {spell_digits(fraction)}".strip() if fraction else words
 
 
 def year(digits: str) -> str:
-    """"1905" -> nineteen oh five, "1900" -> nineteen hundred, "2005" -> two thousand five, "2010" -> twenty ten."""
+    """Years: "1905" -> nineteen oh five, "1900" -> nineteen hundred, "2005" -> two thousand five."""
     century, rest = divmod(int(digits), 100)
     if century % 10 == 0 and rest < 10:
         return cardinal(digits)
@@ -56,7 +59,7 @@ def is_year(digits: str) -> bool:
 
 
 def fraction(numerator: str, denominator: str) -> str:
-    """"3", "4" -> three quarters; "7", "200" -> seven over two hundred."""
+    """Fractions: "3", "4" -> three quarters; "7", "200" -> seven over two hundred."""
     top, bottom = cardinal(numerator), int(denominator)
     if not 2 <= bottom <= 100 or int(numerator) == 0:
         return f"{top} over {cardinal(denominator)}"
@@ -73,7 +76,7 @@ def plural(words: str) -> str:
 
 
 def roman_value(numeral: str) -> int | None:
-    """"XIV" -> 14; None for what is no well-formed Roman numeral of I, V and X."""
+    """The value of a Roman numeral: "XIV" -> 14; None for what is no well-formed Roman numeral of I, V and X."""
     if not re.fullmatch(r"X{0,3}(IX|IV|V?I{0,3})", numeral) or not numeral:
         return None
     values = [{"I": 1, "V": 5, "X": 10}[letter] for letter in numeral]

@@ -30,8 +30,23 @@ _CURRENCIES = {  # symbol or code: one, many, one hundredth, many hundredths
     "₿": ("bitcoin", "bitcoins", "satoshi", "satoshis"),
 }
 _CODES = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹"}
-_DOLLARS = {"US": "U-S ", "A": "Australian ", "AU": "Australian ", "C": "Canadian ", "CA": "Canadian ", "HK": "Hong Kong "}
-_MAGNITUDES = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion", "t": "trillion", "tn": "trillion"}
+_DOLLARS = {
+    "US": "U-S ",
+    "A": "Australian ",
+    "AU": "Australian ",
+    "C": "Canadian ",
+    "CA": "Canadian ",
+    "HK": "Hong Kong ",
+}
+_MAGNITUDES = {
+    "k": "thousand",
+    "m": "million",
+    "mn": "million",
+    "b": "billion",
+    "bn": "billion",
+    "t": "trillion",
+    "tn": "trillion",
+}
 
 _UNITS = {
     "mm": "millimeter", "cm": "centimeter", "dm": "decimeter", "m": "meter", "km": "kilometer", "nm": "nanometer",
@@ -41,9 +56,11 @@ _UNITS = {
     "dL": "deciliter", "l": "liter", "L": "liter", "gal": "gallon", "qt": "quart", "ha": "hectare", "ns": "nanosecond",
     "μs": "microsecond", "ms": "millisecond", "s": "second", "sec": "second", "secs": "second", "min": "minute",
     "mins": "minute", "h": "hour", "hr": "hour", "hrs": "hour", "yr": "year", "yrs": "year", "mph": "mile per hour",
-    "kph": "kilometer per hour", "km/h": "kilometer per hour", "rpm": "revolution per minute", "fps": "frame per second",
-    "kt": "knot", "Hz": "hertz", "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz", "V": "volt", "kV": "kilovolt",
-    "mV": "millivolt", "mA": "milliamp", "mAh": "milliamp hour", "W": "watt", "kW": "kilowatt", "MW": "megawatt",
+    "kph": "kilometer per hour", "km/h": "kilometer per hour", "rpm": "revolution per minute",
+    "fps": "frame per second", "kt": "knot", "Hz": "hertz", "kHz": "kilohertz", "MHz": "megahertz",
+    "GHz": "gigahertz", "V": "volt",
+    "kV": "kilovolt", "mV": "millivolt", "mA": "milliamp", "mAh": "milliamp hour", "W": "watt",
+    "kW": "kilowatt", "MW": "megawatt",
     "GW": "gigawatt", "kWh": "kilowatt hour", "kJ": "kilojoule", "cal": "calorie", "kcal": "kilocalorie",
     "Pa": "pascal", "hPa": "hectopascal", "kPa": "kilopascal", "bit": "bit", "B": "byte", "kB": "kilobyte",
     "KB": "kilobyte", "MB": "megabyte", "GB": "gigabyte", "TB": "terabyte", "kbps": "kilobit per second",
@@ -68,7 +85,7 @@ _RANGE = re.compile(rf"(?<![\d.,-])({NUMBER})(\s?[%°][CF]?|[a-zA-Z]+)?-({NUMBER
 
 
 def speak_money(text: str, british: bool) -> str:
-    """"$42.50" -> forty-two dollars and fifty cents; "£3 million", "US$5k", "20€", "$5-10"."""
+    """Money: "$42.50" -> forty-two dollars and fifty cents; "£3 million", "US$5k", "20€", "$5-10"."""
 
     def before(match: re.Match[str]) -> str:
         minus, country, symbol, inner_minus, *amount = match.groups()
@@ -102,7 +119,7 @@ def _money(
 
 
 def speak_measures(text: str, british: bool) -> str:
-    """"5 km" -> five kilometers; "60 km/h", "3 m^2", "20°C", "5%", "a 5-km run", 5'10"."""
+    """Measures: "5 km" -> five kilometers; "60 km/h", "3 m^2", "20°C", "5%", "a 5-km run", "5'10''"."""
 
     def measure(match: re.Match[str]) -> str:
         minus, amount, gap, square, unit, power, per, per_power, period = match.groups()
@@ -112,7 +129,13 @@ def speak_measures(text: str, british: bool) -> str:
             return match[0]
         shape = {"sq": "square ", "cu": "cubic "}.get((square or "")[:2], "") or _power(power)
         one = amount == "1" or gap == "-"
-        words = ("minus " if minus else "") + number(amount, british) + ("-" if gap == "-" else " ") + shape + _unit_name(unit, one)
+        words = (
+            ("minus " if minus else "")
+            + number(amount, british)
+            + ("-" if gap == "-" else " ")
+            + shape
+            + _unit_name(unit, one)
+        )
         return words + (f" per {_power(per_power)}{_unit_name(per, True)}" if per else "")
 
     text = _FEET_INCHES.sub(
@@ -140,7 +163,7 @@ def _unit_name(unit: str, one: bool) -> str:
 
 
 def speak_ranges(text: str) -> str:
-    """"10-20" -> 10 to 20, "10%-20%" -> 10% to 20%; the numbers themselves are left for the later rules."""
+    """Ranges: "10-20" -> 10 to 20, "10%-20%" -> 10% to 20%; the numbers themselves are left for the later rules."""
     return _RANGE.sub(r"\1\2 to \3", text)
 
 
@@ -152,7 +175,7 @@ def speak_plain_numbers(text: str, british: bool) -> str:
         (r"\b(\d+)/(\1)\b(?!/)", lambda m: f"{cardinal(m[1])} {cardinal(m[1])}"),
         (r"(?<![\d/.,])(\d{1,9})\s(\d{1,3})/(\d{1,3})(?![\d/])", _mixed_fraction),
         (r"(?<![\d/.,])(\d{1,4})/(\d{1,4})(?![\d/])", lambda m: fraction(m[1], m[2])),
-        (r"(\d[\d,]*)(?:st|nd|rd|th)\b", lambda m: ordinal(m[1].replace(",", ""), british)),
+        (r"(?<![\d,])(\d[\d,]*+)(?:st|nd|rd|th)\b", lambda m: ordinal(m[1].replace(",", ""), british)),
         (r"(?<![\w.])\d+(?:\.\d+){2,}", lambda m: _dotted(m[0], british)),
         (r"(?<=\d)\s?[*×]\s?(?=\d)", lambda m: " times "),
         (r"(?<=\d)\s-\s(?=\d)", lambda m: " minus "),

@@ -6,15 +6,23 @@ import re
 
 from valle.tokenizers.text.english_numbers import spell_digits
 
-_TLDS = "com org net edu gov io ai app dev info biz uk us de fr eu co tv me ca au jp cn in it es nl ch se int mil".split()
+_TLDS = [
+    "com", "org", "net", "edu", "gov", "io", "ai", "app", "dev", "info", "biz", "uk", "us", "de", "fr", "eu", "co",
+    "tv", "me", "ca", "au", "jp", "cn", "in", "it", "es", "nl", "ch", "se", "int", "mil",
+]  # fmt: skip
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _URL = re.compile(r"\b(?:https?://|ftp://|www\.)[^\s\"'()<>\[\]{}]+", re.IGNORECASE)
-_DOMAIN = re.compile(rf"(?<![\w.-])[a-zA-Z0-9][\w-]*(?:\.[\w-]+)*\.(?:{'|'.join(_TLDS)})\b(?:/[^\s\"'()<>\[\]{{}}]*)?(?!\.?\w)")
+_DOMAIN = re.compile(
+    rf"(?<![\w.-])[a-zA-Z0-9][\w-]*(?:\.[\w-]+)*\.(?:{'|'.join(_TLDS)})\b(?:/[^\s\"'()<>\[\]{{}}]*)?(?!\.?\w)"
+)
 _SPOKEN_IN_ADDRESSES = {
     ".": "dot", "/": "slash", "-": "dash", "_": "underscore", "@": "at", "?": "question mark", "=": "equals",
     "&": "and", "#": "hash", "%": "percent", "~": "tilde", ":": "colon", "+": "plus",
 }  # fmt: skip
-_SPELLED = frozenset("www uk us de fr eu io tv ai it es jp cn au ca nl ch se html pdf php".split())
+_SPELLED = frozenset([
+    "www", "uk", "us", "de", "fr", "eu", "io", "tv", "ai", "it", "es", "jp", "cn", "au", "ca", "nl", "ch", "se",
+    "html", "pdf", "php",
+])  # fmt: skip
 
 _PHONE = re.compile(
     r"(?<![\w.,-])(?:\+\d{1,3}[\s.-]?(?:\(?\d{1,4}\)?[\s.-]?){2,5}\d{2,4}"
@@ -48,12 +56,13 @@ _LEFT_OVER = {
     "≤": " less than or equal to ", "≥": " greater than or equal to ", "∞": " infinity ", "√": " square root of ",
     "°": " degrees ", "§": " section ", "$": " dollars ", "£": " pounds ", "€": " euros ", "¥": " yen ", "¢": " cents ",
     "|": ", ", "*": " ", "_": " ", "\\": " ", "^": " ", "~": " ", "<": " ", ">": " ", "#": " ",
-    "₹": " rupees ", "₽": " rubles ", "₩": " won ", "₺": " lira ", "₴": " hryvnias ", "₪": " shekels ", "₿": " bitcoins ",
+    "₹": " rupees ", "₽": " rubles ", "₩": " won ", "₺": " lira ", "₴": " hryvnias ", "₪": " shekels ",
+    "₿": " bitcoins ",
 }  # fmt: skip
 
 
 def speak_addresses(text: str) -> str:
-    """"me@example.com" -> me at example dot com; a URL loses its scheme."""
+    """Addresses: "me@example.com" -> me at example dot com; a URL loses its scheme."""
     for pattern in (_EMAIL, _URL, _DOMAIN):
         text = pattern.sub(_address, text)
     return text
@@ -69,7 +78,7 @@ def _address(match: re.Match[str]) -> str:
 
 
 def speak_telephone_numbers(text: str) -> str:
-    """"(555) 123-4567" -> five five five, one two three, four five six seven."""
+    """Telephone numbers: "(555) 123-4567" -> five five five, one two three, four five six seven."""
 
     def telephone(match: re.Match[str]) -> str:
         groups = re.findall(r"\d+", match[0])

@@ -35,13 +35,14 @@ _SAINT = re.compile(r"\bSt\.?\s(?=[A-Z])")
 _DOTTED = re.compile(r"\b((?:[A-Za-z]\.\s?){1,5}[A-Za-z])\.(?!\w)|\b([A-Z](?:\.[A-Z])+)\b(?!\.)")
 _DEGREE = re.compile(r"\b(Ph|D|M|B|Ed|Litt|Sc)\.\s?(D|Phil|Sc|Ed|A|S|Litt)\.(?!\w)")
 _INITIAL = re.compile(r"(?<![\w'-])([A-HJ-Z])\.(?=\s?[A-Z][\w'])")
-_FUNCTION_WORDS = frozenset(
-    "The In At On Of To And But Near From By For With Off Old Opposite Behind Outside Around Past Visit".split()
-)
+_FUNCTION_WORDS = frozenset([
+    "The", "In", "At", "On", "Of", "To", "And", "But", "Near", "From", "By", "For", "With", "Off", "Old",
+    "Opposite", "Behind", "Outside", "Around", "Past", "Visit",
+])  # fmt: skip
 
 
 def speak_abbreviations(text: str) -> str:
-    """"Dr. Smith lives on Main St." -> Doctor Smith lives on Main Street."; "e.g.", "No. 5", "U.S.", "J. R. Tolkien"."""
+    """Abbreviations: "Dr. Smith of Main St." -> Doctor Smith of Main Street; "e.g.", "No. 5", "U.S.", "J. R. Lee"."""
     text = _LATIN.sub(lambda m: LATIN[m[1].lower()], text)
     text = _DEGREE.sub(lambda m: "-".join((m[1] + m[2]).upper()) + _period_after(m), text)
     text = _BEFORE_NUMBER.sub(lambda m: _like(m[1], BEFORE_NUMBERS[m[1].lower()]) + " ", text)
@@ -83,8 +84,8 @@ def _dotted(match: re.Match[str]) -> str:
 
 
 _PARTS = (
-    "Chapter|Part|Book|Volume|Act|Scene|Section|Article|Appendix|Figure|Table|Phase|Type|Class|World War|Super Bowl|Title|"
-    "Canto|Level|Stage|Psalm|Lesson|Number|Plate|Note|Letter|Verse|Chapters|Parts|Books|Round|Grade|Schedule|Amendment"
+    "Chapter|Part|Book|Volume|Act|Scene|Section|Article|Appendix|Figure|Table|Phase|Type|Class|World War|Super Bowl|"
+    "Title|Canto|Level|Stage|Psalm|Lesson|Number|Plate|Note|Letter|Verse|Chapters|Parts|Books|Round|Grade|Schedule|Amendment"
 )
 _RULERS = (
     "Henry|Louis|Charles|George|James|Edward|William|Richard|Elizabeth|Mary|Napoleon|Pius|John|Paul|Benedict|Gregory|"
@@ -94,13 +95,17 @@ _RULERS = (
 )
 _NUMERAL = r"([IVX]+)\b(?!['.][A-Za-z])"
 _PART_NUMERAL = re.compile(rf"\b({_PARTS}|{_PARTS.upper()})\s{_NUMERAL}(?:-{_NUMERAL})?")
-_RULER_NUMERAL = re.compile(rf"\b({_RULERS}|{_RULERS.upper()})\s(?:([IVX]{{2,}}\b|[VX]\b(?!\s+[A-Z][a-z]))|(I)(?=\sof\b|\sOF\b))(?!['.][A-Za-z]{{2}})")
-_CENTURY_NUMERAL = re.compile(r"\b([IVX]+)(?:th|st|nd|rd)?(?=\s(?:century|centuries|dynasty)\b)|\b([IVX]+)(?:th|st|nd|rd)\b")
+_RULER_NUMERAL = re.compile(
+    rf"\b({_RULERS}|{_RULERS.upper()})\s(?:([IVX]{{2,}}\b|[VX]\b(?!\s+[A-Z][a-z]))|(I)(?=\sof\b|\sOF\b))(?!['.][A-Za-z]{{2}})"
+)
+_CENTURY_NUMERAL = re.compile(
+    r"\b([IVX]+)(?:th|st|nd|rd)?(?=\s(?:century|centuries|dynasty)\b)|\b([IVX]+)(?:th|st|nd|rd)\b"
+)
 _NAME_NUMERAL = re.compile(r"\b([A-Z][a-z]+)\s([IVX]{2,})\b")
 
 
 def speak_roman_numerals(text: str, british: bool) -> str:
-    """"Chapter IV" -> Chapter four; "Henry VIII" -> Henry the eighth; "XIX century"; "Rocky II" -> Rocky two."""
+    """Roman numerals: "Chapter IV" -> Chapter four; "Henry VIII" -> Henry the eighth; "XIX century"; "Rocky II"."""
 
     def count(numeral: str) -> str:
         value = roman_value(numeral)
@@ -120,13 +125,19 @@ def speak_roman_numerals(text: str, british: bool) -> str:
 _KEEPS_CAPITALS = re.compile(r"[A-Z](?:-[A-Z])+|CIA|USA|UK|EU|UAE|UN|AI|IRA|NBA|CEO|CFO|UCLA|USSR|IQ")
 _CAPITAL_WORD = r"[A-ZÀ-ÖØ-Þ][A-ZÀ-ÖØ-Þ']*(?:-[A-ZÀ-ÖØ-Þ']+)*"
 _CAPITAL_RUN = re.compile(rf"(?<![\w'-]){_CAPITAL_WORD}(?:[\s,;:]+{_CAPITAL_WORD}){{2,}}(?![\w'-])")
-_COMMON = frozenset("THE AND OF TO IN IS IT NOT YOU FOR WAS ARE WITH THIS THAT BE HAVE WILL DO DON'T NO ALL MY".split())
+_COMMON = frozenset([
+    "THE", "AND", "OF", "TO", "IN", "IS", "IT", "NOT", "YOU", "FOR", "WAS", "ARE", "WITH", "THIS", "THAT", "BE",
+    "HAVE", "WILL", "DO", "DON'T", "NO", "ALL", "MY",
+])  # fmt: skip
 
 
 def is_in_capitals(text: str) -> bool:
     """True for a text of several words without small letters, as the transcripts of LibriSpeech."""
     words = re.findall(_CAPITAL_WORD, text)
-    return len(words) > 1 and not re.search("[a-zà-öø-ÿ]", text) and max(map(len, words)) > 3
+    lengths = [len(word) for word in words if len(word) > 1]  # "B2B, A4, COVID-19" are names, not shouting
+    if len(lengths) < 2 or re.search("[a-zà-öø-ÿ]", text):
+        return False
+    return max(lengths) > 3 and sum(length > 2 for length in lengths) * 2 >= len(lengths)
 
 
 def lower_capitals(text: str, whole: bool) -> str:

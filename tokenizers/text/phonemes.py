@@ -72,7 +72,7 @@ def resolve_language(language: str) -> str:
     close = close or difflib.get_close_matches(code, known, n=4, cutoff=0.7)
     if not close and len(base) > 3:
         close = [known for known, name in supported_languages().items() if code in name.lower()]
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known languages: {', '.join(sorted(known))}"
+    hint = f"did you mean {' or '.join(close[:4])}?" if close else f"known languages: {', '.join(sorted(known))}"
     raise UserError(f"unknown language '{language}'; {hint}")
 
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 
-from valle.tokenizers.text.abbreviations import BEFORE_NUMBERS, INSIDE_WORDS, LATIN, SENTENCE_STARTERS, TITLES, WEEKDAYS, WORDS
+from valle.tokenizers.text.abbreviations import (
+    BEFORE_NUMBERS,
+    INSIDE_WORDS,
+    LATIN,
+    SENTENCE_STARTERS,
+    TITLES,
+    WEEKDAYS,
+    WORDS,
+)
 
 _CLOSING = "\"'”’»)\\]」』"
 _SENTENCE_END = re.compile(rf"(?:[.!?…]+[{_CLOSING}]*(?=\s)|[。！？．]+[{_CLOSING}]*)\s*|\s*\n\s*\n\s*")
+_BLANK_LINE = re.compile(r"\n\s*\n")
 _CLAUSE_END = re.compile(rf"[,;:—–、，；：][{_CLOSING}]*(?:\s|(?<=[、，；：—]))")
-_LAST_WORD = re.compile(rf"(?<![^\W_])([^\W_]+(?:\.[^\W_]+)*)\.[{_CLOSING}]*$")
+_LAST_WORD = re.compile(rf"(?<![^\W_])([^\W\d_]+(?:\.[^\W\d_]+)*)\.[{_CLOSING}]*$")
 _NEVER_LAST = frozenset(map(str.lower, {*TITLES, *INSIDE_WORDS, *LATIN, "st"}))
 
 
@@ -33,7 +42,7 @@ def _sentences(text: str) -> list[str]:
         next_word = following[1] if following else ""
         # "'What?' he said", "approx. five"; but who writes no capitals at all still writes sentences.
         goes_on = next_word[:1].islower() and (has_capitals or match[0].strip()[-1:] in _CLOSING)
-        if "\n" in match[0].strip(" ") or not (goes_on or _is_abbreviation(text[start : match.end()], next_word)):
+        if _BLANK_LINE.search(match[0]) or not (goes_on or _is_abbreviation(text[start : match.end()], next_word)):
             sentences.append(text[start : match.end()].strip())
             start = match.end()
     return [sentence for sentence in (*sentences, text[start:].strip()) if sentence]
@@ -60,7 +69,8 @@ def _is_abbreviation(sentence: str, next_word: str) -> bool:
 def _cut(sentence: str, max_chars: int) -> list[str]:
     pieces = []
     while len(sentence) > max_chars:
-        clauses = [match.end() for match in _CLAUSE_END.finditer(sentence, 0, max_chars + 1)]
+        cuts = _CLAUSE_END.finditer(sentence, 0, max_chars + 1)
+        clauses = [cut.end() for cut in cuts if cut.end() <= max_chars or cut[0][-1].isspace()]
         space = sentence.rfind(" ", 0, max_chars + 1)
         # A scrap before an early comma would be worse to hear than a cut at a space.
         at = clauses[-1] if clauses and clauses[-1] >= max_chars // 4 else space if space > 0 else max_chars

@@ -78,28 +78,29 @@ def train(task: LightningModule, steps: int, folder: Path) -> None:
 
 
 def test_overfits_one_batch(tmp_path: Path) -> None:
-    task = tiny_task(250)
+    task = tiny_task(200)
     before = task.mel(task.codec(speech()).wav, speech()).item()
-    train(task, 250, tmp_path)
+    train(task, 200, tmp_path)
     codec = task.codec.eval()
     after = task.mel(codec.decode(codec.encode(speech())), speech()).item()
-    assert before > 4 and after < 1.1, (before, after)
+    assert before > 3 and after < 0.25 * before, (before, after)
 
 
-def test_adversarial_training_teaches_both_sides(tmp_path: Path) -> None:
-    task = tiny_task(60, adversarial_from=30)
-    assert task.discriminators is not None
-    judge_before = [p.clone() for p in task.discriminators.parameters()]
-    train(task, 30, tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(judge_before, task.discriminators.parameters(), strict=True))
-    train(task, 30, tmp_path)
-    assert all(not torch.equal(a, b) for a, b in zip(judge_before, task.discriminators.parameters(), strict=True))
-    assert int(task.steps_done) == 60
+def test_discriminators_learn_only_once_their_time_has_come(tmp_path: Path) -> None:
+    task = tiny_task(40, adversarial_from=10)
+    judge = task.discriminators
+    assert judge is not None
+    before = [p.clone() for p in judge.parameters()]
+    train(task, 10, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(before, judge.parameters(), strict=True))
     wav = speech()
-    with torch.no_grad():
-        fake = task.codec(wav).wav
-        told_apart = discriminator_loss(task.discriminators(wav).scores, task.discriminators(fake).scores)
-    assert told_apart < 0.5  # 0.5 is what "do not know" costs: (1 - 0.5)^2 + 0.5^2
+    fake = task.codec.eval()(wav).wav.detach()
+    told_apart = discriminator_loss(judge(wav).scores, judge(fake).scores)
+    task.codec.train()
+    train(task, 30, tmp_path)
+    assert all(not torch.equal(a, b) for a, b in zip(before, judge.parameters(), strict=True))
+    assert int(task.steps_done) == 40
+    assert discriminator_loss(judge(wav).scores, judge(fake).scores) < 0.7 * told_apart
 
 
 def test_mel_loss_is_zero_for_equal_and_grows_with_noise() -> None:

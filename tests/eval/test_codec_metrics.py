@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import librosa
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+from torch import Tensor
+
+from valle.eval.codec_metrics import METRICS, find_metric, mcd, pesq, stoi
+from valle.eval.measure import Score, UnmeasurableError, measure
+from valle.tokenizers.audio import resample
+from valle.tokenizers.errors import UserError
+
+Speech = Callable[[str], Tensor]
+RATE = 16_000
+
+
+@pytest.fixture
+def wav(speech: Speech) -> Tensor:
+    return speech("1688-142285-0002")
+
+
+def noisy(wav: Tensor, snr_db: float) -> Tensor:
+    noise = torch.randn(wav.shape, generator=torch.Generator().manual_seed(0))
+    return wav + noise * wav.std() * 10 ** (-snr_db / 20)
+
+
+@pytest.mark.parametrize("name", ["stoi", "pesq", "mcd"])
+def test_more_noise_is_always_worse(name: str, wav: Tensor) -> None:
+    metric = find_metric(name)
+    values = [metric.function(wav, noisy(wav, snr), RATE) for snr in (30, 15, 0)]
+    assert values == sorted(values, reverse=metric.higher_is_better)
+    assert values[0] != values[1] != values[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "package"), [("visqol", "visqol"), ("dnsmos", "speechmos")])
+def test_more_noise_is_always_worse_for_the_optional_ones(name: str, package: str, wav: Tensor) -> None:
+    pytest.importorskip(package)
+    values = [find_metric(name).function(wav, noisy(wav, snr), RATE) for snr in (30, 15, 0)]
+    assert values == sorted(values, reverse=True)
+
+
+def test_no_change_is_perfect(wav: Tensor) -> None:
+    assert stoi(wav, wav, RATE) == pytest.approx(1, abs=1e-4)
+    assert pesq(wav, wav, RATE) == pytest.approx(4.644, abs=1e-3)
+    assert mcd(wav, wav, RATE) == 0
+
+
+def test_clipping_is_heard(wav: Tensor) -> None:
+    clipped = (wav * 20).clamp(-0.5, 0.5)
+    assert pesq(wav, clipped, RATE) < 3
+    assert mcd(wav, clipped, RATE) > 1
+
+
+def test_mcd_against_librosa_and_scipy(wav: Tensor) -> None:
+    decoded = noisy(wav, 15)
+
+    def cepstra(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        options = {"n_fft": 1024, "win_length": 400, "hop_length": 160, "window": "hann", "pad_mode": "constant"}
+        spectrum = np.abs(librosa.stft(x, **options)) * 2 / 200
+        bank = librosa.filters.mel(sr=RATE, n_fft=1024, n_mels=40, htk=True, norm=None)
+        bands = np.maximum((bank / bank.sum(axis=1, keepdims=True)) @ spectrum, 1e-5)
+        return scipy.fft.dct(np.log(bands), type=2, axis=0)[1:14] / 40, (spectrum**2).sum(axis=0)
+
+    clean, power = cepstra(wav.numpy())
+    other, _ = cepstra(decoded.numpy())
+    speaks = power > power.max() * 1e-4
+    distances = 10 / math.log(10) * np.sqrt(2 * ((clean - other)[:, speaks] ** 2).sum(axis=0))
+    assert mcd(wav, decoded, RATE) == pytest.approx(distances.mean(), rel=1e-3)
+
+
+def test_mcd_is_the_rms_difference_of_the_envelopes_in_db() -> None:
+    # White noise through a filter whose log spectrum is d * cos(pi * mel / top): only c_1 changes, by d nepers.
+    noise = torch.randn(8 * RATE, generator=torch.Generator().manual_seed(0)).double()
+    frequencies = torch.fft.rfftfreq(len(noise), 1 / RATE).double()
+    mel = torch.log1p(frequencies / 700) / math.log1p(8000 / 700)
+    tilted = torch.fft.irfft(torch.fft.rfft(noise) * torch.exp(0.5 * torch.cos(math.pi * mel)))
+    expected = 20 / math.log(10) * 0.5 / math.sqrt(2)  # RMS of a cosine of 0.5 nepers, in dB
+    assert mcd((noise * 0.05).float(), (tilted * 0.05).float(), RATE) == pytest.approx(expected, rel=0.05)
+
+
+def test_mcd_leaves_the_level_out(wav: Tensor) -> None:
+    assert mcd(wav, wav * 0.5, RATE) < 0.3
+
+
+def test_other_rates_are_resampled(wav: Tensor) -> None:
+    def at(rate: int, x: Tensor) -> Tensor:
+        return torch.from_numpy(resample(x.numpy(), RATE, rate))
+
+    decoded = noisy(wav, 15)
+    for metric in (stoi, pesq, mcd):
+        assert metric(at(24_000, wav), at(24_000, decoded), 24_000) == pytest.approx(
+            metric(wav, decoded, RATE), rel=0.1
+        )
+
+
+@pytest.mark.parametrize("name", ["stoi", "pesq", "mcd"])
+def test_silence_has_a_reason_instead_of_a_score(name: str, wav: Tensor) -> None:
+    function = METRICS[name].function
+    silence = torch.zeros_like(wav)
+    assert measure(function, silence, wav, RATE) == Score(None, "reference: silence")
+    assert measure(function, wav, silence, RATE) == Score(None, "decoded signal: silence")
+    assert measure(function, wav, wav * math.nan, RATE).reason == "decoded signal: samples that are not finite"
+    assert measure(function, wav[:0], wav[:0], RATE).reason == "reference: no samples"
+
+
+def test_too_short_has_a_reason_instead_of_a_score(wav: Tensor) -> None:
+    clip = wav[16_000:18_000]
+    assert "less than" in measure(stoi, clip, clip, RATE).reason
+    assert "shorter than" in measure(pesq, clip, clip, RATE).reason
+    assert measure(mcd, clip, clip, RATE).value == 0
+
+
+def test_misuse_is_not_taken_for_a_bad_recording(wav: Tensor) -> None:
+    with pytest.raises(ValueError, match="two signals"):
+        stoi(wav, wav[:-1], RATE)
+    with pytest.raises(UserError, match="known metrics: stoi, pesq"):
+        find_metric("loudness")
+
+
+def test_a_nan_is_no_score() -> None:
+    assert measure(lambda: math.nan) == Score(None, "not a finite number")
+
+    def fails() -> float:
+        raise UnmeasurableError("too loud")
+
+    assert measure(fails) == Score(None, "too loud")

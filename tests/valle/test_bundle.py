@@ -1,0 +1,129 @@
+"""A saved model is the model; what does not fit together is refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from valle.bundle import Bundle
+from valle.hub import find_model
+from valle.lm import ARModel, save_lm
+from valle.tokenizers.codecs import load_codec
+from valle.tokenizers.errors import UserError
+
+Make = Callable[..., Any]
+
+
+def test_loading_gives_what_was_saved(bundle: Bundle, model: Path) -> None:
+    loaded = Bundle.load(model)
+    pairs = ((loaded.codec, bundle.codec), (loaded.ar, bundle.ar), (loaded.nar, bundle.nar))
+    for new, old in pairs:
+        assert new is not None
+        assert old is not None
+        assert not new.training
+        state = new.state_dict()
+        assert state.keys() == old.state_dict().keys()
+        for name, tensor in old.state_dict().items():
+            assert state[name].dtype == tensor.dtype
+            assert torch.equal(state[name], tensor.half().to(tensor.dtype) if tensor.is_floating_point() else tensor)
+    assert loaded.to_dict() == bundle.to_dict()
+    assert loaded.provenance == bundle.provenance
+    assert loaded.text.encode("Hello, world.") == bundle.text.encode("Hello, world.")
+
+
+def test_saving_again_changes_no_byte(model: Path, tmp_path: Path) -> None:
+    Bundle.load(model).save(tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {p.name: p.read_bytes() for p in model.iterdir()}
+
+
+def test_a_model_folder_is_a_codec_folder(bundle: Bundle, model: Path) -> None:
+    assert load_codec(model).spec == bundle.codec.spec
+
+
+def test_one_quantizer_needs_no_nar(make_bundle: Make, tmp_path: Path) -> None:
+    make_bundle(codec={"n_q": 1}).save(tmp_path)
+    assert not (tmp_path / "nar.safetensors").exists()
+    assert Bundle.load(tmp_path).nar is None
+
+
+@pytest.mark.parametrize(
+    ("codec", "message"),
+    [
+        ({"n_q": 4}, "ar does not fit codec 'spectral': ar was made for 2 quantizers, the codec has 4"),
+        ({"codebook_size": 8}, "ar was made for 16 codes per codebook, the codec has 8"),
+        ({"time_invariant_groups": 4}, "ar was made for 2 time-invariant codes, the codec has 4"),
+        ({"time_invariant_size": 4}, "ar was made for 8 codes per time-invariant codebook, the codec has 4"),
+    ],
+)
+def test_another_codec_is_refused(bundle: Bundle, make_codec: Make, codec: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Bundle(make_codec(**codec), bundle.text, bundle.ar, bundle.nar)
+
+
+def test_parts_that_are_missing_or_contradict_are_refused(bundle: Bundle, make_bundle: Make) -> None:
+    with pytest.raises(UserError, match="nar is missing"):
+        Bundle(bundle.codec, bundle.text, bundle.ar)
+    with pytest.raises(UserError, match="made for 50 symbols"):
+        make_bundle(text_vocab_size=50)
+    plain = make_bundle(aligned=False)
+    with pytest.raises(UserError, match="nar needs durations"):
+        Bundle(bundle.codec, bundle.text, plain.ar, bundle.nar)
+
+
+def change_config(**changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        config = json.loads(path.read_text())
+        config["model"] |= changes
+        path.write_text(json.dumps(config))
+
+    return change
+
+
+def deepen_ar(folder: Path) -> None:
+    save_lm(ARModel(replace(Bundle.load(folder).ar.config, layers=2)), folder, "ar")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), "no config.json"),
+        (lambda f: (f / "config.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "config.json").write_text("{}"), "not that of a whole model"),
+        (change_config(format_version=9), "format version 9"),
+        (change_config(sampling={"heat": 1}), "does not describe a model"),
+        (change_config(text_tokenizer={"kind": "runes"}), "runes"),
+        (lambda f: (f / "ar.safetensors").unlink(), r"ar\.safetensors"),
+        (lambda f: (f / "nar.safetensors").write_bytes(b"\x08" * 20), r"nar\.safetensors is damaged"),
+        (lambda f: (f / "codec.safetensors").write_bytes(b"\x08" * 20), r"codec\.safetensors .* damaged"),
+        (deepen_ar, r"ar\.safetensors is not the model that config\.json describes"),
+    ],
+    ids=["no config", "torn config", "codec only", "version", "sampling", "text", "no ar", "nar", "codec", "swapped"],
+)
+def test_a_damaged_folder_is_refused(
+    model: Path, tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    damage(folder)
+    with pytest.raises(UserError, match=message):
+        Bundle.load(folder)
+
+
+def test_models_are_found_or_the_reason_is_given(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert find_model(model) == model
+    with pytest.raises(UserError, match="model folder not found"):
+        find_model(tmp_path / "nothing")
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        UserError, match="'someone/voice' is no folder here, and the Hugging Face Hub cannot be reached"
+    ):
+        find_model("someone/voice")

@@ -1,0 +1,133 @@
+"""Text and a recording in, speech out: with random weights, so what is said does not count, but how it is made does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import valle
+from valle import VoiceCloner
+from valle.cloner import BATCH, MAX_CHARACTERS, PAUSE_SECONDS, Speech
+from valle.lm import Sampling
+from valle.tokenizers.codecs import SpeechCodes
+from valle.tokenizers.errors import UserError
+
+PROMPT = Path(valle.__file__).parent / "assets" / "eval" / "1688-142285-0002.opus"
+TRANSCRIPT = "You don't mean that you thought me so silly."
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def plain(make_bundle: Make) -> VoiceCloner:
+    return VoiceCloner(make_bundle(aligned=False))
+
+
+@pytest.fixture(scope="module")
+def said(cloner: VoiceCloner) -> Speech:
+    return cloner.clone("Good morning. How are you?", PROMPT)
+
+
+def test_speech_is_the_decoded_codes_with_the_voice_of_the_prompt(cloner: VoiceCloner) -> None:
+    said, voice = cloner.clone("Good morning.", PROMPT), cloner.voice(PROMPT)
+    assert voice.time_invariant is not None
+    codes = SpeechCodes(said.codes[None], torch.tensor([said.codes.shape[1]]), voice.time_invariant[None])
+    assert torch.equal(said.wav, cloner.bundle.codec.decode(codes)[0, 0])
+    assert said.codes.shape[0] == cloner.bundle.codec.spec.n_q
+    assert said.sample_rate == 16000
+    assert said.seconds == pytest.approx(said.codes.shape[1] / 50)
+    assert said.stop_reason == "end_of_text"
+    assert said.real_time_factor > 0
+
+
+def test_the_seed_decides(cloner: VoiceCloner, said: Speech) -> None:
+    again = cloner.clone("Good morning. How are you?", PROMPT)
+    other = cloner.clone("Good morning. How are you?", PROMPT, seed=1)
+    assert torch.equal(again.wav, said.wav)
+    assert not torch.equal(other.codes[:, :20], said.codes[:, :20])
+
+
+def test_sentences_are_joined_by_pauses(cloner: VoiceCloner, said: Speech) -> None:
+    pause = said.seconds - said.codes.shape[1] / 50
+    assert pause == pytest.approx(PAUSE_SECONDS)
+    first = cloner.clone("Good morning.", PROMPT)
+    assert torch.equal(said.wav[: first.wav.shape[0]], first.wav)
+    assert not said.wav[first.wav.shape[0] :][: int(PAUSE_SECONDS * 16000)].any()
+
+
+def test_batches_of_sentences_do_not_show(cloner: VoiceCloner, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "One. Two is more. Three, four."
+    together = cloner.clone(text, PROMPT)
+    monkeypatch.setattr("valle.cloner.BATCH", 1)
+    assert torch.equal(cloner.clone(text, PROMPT).codes, together.codes)
+
+
+def test_progress_goes_from_nothing_to_all(cloner: VoiceCloner) -> None:
+    shares: list[float] = []
+    cloner.clone("One. " * (BATCH + 1), PROMPT, progress=shares.append)
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.5
+    assert 0.5 < shares[-1] <= 1
+
+
+def test_a_transcribed_prompt_is_continued_and_not_repeated(plain: VoiceCloner) -> None:
+    voice = plain.voice(PROMPT, TRANSCRIPT)
+    assert voice.phonemes is not None
+    alone, continued = plain.clone("Yes.", PROMPT), plain.clone("Yes.", voice)
+    assert not torch.equal(alone.codes[:, :5], continued.codes[:, :5])
+    # The limit of the length is that of the new text alone: there is no room for the prompt in it.
+    limit = plain.bundle.sampling.max_frames_per_token * len(plain.bundle.text.encode("Yes."))
+    assert continued.codes.shape[1] <= limit < voice.codes.shape[1]
+
+
+def test_a_sentence_that_is_cut_off_says_so(plain: VoiceCloner) -> None:
+    said = plain.clone("Good morning.", PROMPT, sampling=Sampling(max_frames=5, min_frames_per_token=3.0))
+    assert said.stop_reason == "max_length"
+    assert any("another seed" in note for note in said.notes)
+
+
+def test_a_transcript_that_cannot_be_used_is_noted(cloner: VoiceCloner, plain: VoiceCloner) -> None:
+    assert any("no aligner" in note for note in cloner.voice(PROMPT, TRANSCRIPT).notes)
+    long = torch.rand(30 * 16000, generator=torch.Generator().manual_seed(0)) - 0.5
+    voice = plain.voice((long, 16000), TRANSCRIPT)
+    assert voice.phonemes is None
+    assert any("too long" in note for note in voice.notes)
+
+
+def test_a_model_without_time_invariant_codes_needs_the_transcript(make_bundle: Make) -> None:
+    cloner = VoiceCloner(make_bundle(aligned=False, codec={"time_invariant": False}))
+    with pytest.raises(UserError, match="needs the transcript"):
+        cloner.clone("Yes.", PROMPT)
+    assert cloner.clone("Yes.", PROMPT, TRANSCRIPT).seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "message"),
+    [
+        ("", "en-us", "empty"),
+        (" \n\t", "en-us", "empty"),
+        ("?!... ***", "en-us", "nothing to say"),
+        ("a" * (MAX_CHARACTERS + 1), "en-us", r"20,001 characters; give at most 20,000"),
+        ("Hello", "klingon", "unknown language"),
+    ],
+)
+def test_texts_that_cannot_be_said_are_refused(cloner: VoiceCloner, text: str, language: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        cloner.clone(text, PROMPT, language=language)
+
+
+def test_other_languages_are_spoken(cloner: VoiceCloner) -> None:
+    german = cloner.clone("Guten Tag", PROMPT, language="de")
+    assert not torch.equal(german.codes, cloner.clone("Guten Tag", PROMPT).codes)
+
+
+def test_a_line_of_punctuation_does_not_stop_a_text(cloner: VoiceCloner) -> None:
+    assert cloner.clone("One.\n\n* * *\n\nTwo.", PROMPT).seconds > 0
+
+
+def test_unknown_device_is_refused(model: Path) -> None:
+    with pytest.raises(UserError, match="device 'abacus'"):
+        VoiceCloner.from_pretrained(model, device="abacus")

@@ -1,0 +1,191 @@
+"""Training jobs: every YAML builds, mistakes are named, a killed run goes on, and the parts become a model."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import valle
+from valle.checkpoints import load_checkpoint, newest_whole
+from valle.cli import main
+from valle.data.shards import TokenizedUtterance, shard_path, write_shard
+from valle.data.token_header import TokenHeader
+from valle.tokenizers.errors import UserError
+from valle.tokenizers.text import PhonemeTokenizer
+from valle.train import JOBS, build, train
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = Path(valle.__file__).parent / "configs"
+YAMLS = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def tokens(make_codec: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of random, aligned tokens: 40 utterances of 1 to 2 seconds."""
+    folder, spec, text = tmp_path_factory.mktemp("tokens"), make_codec().spec, PhonemeTokenizer()
+    header = TokenHeader(spec, "codec", text.to_dict(), text.fingerprint, "aligner", "cuts", 40, 40)
+    header.write(folder)
+    g = torch.Generator().manual_seed(0)
+    utterances = []
+    for i in range(40):
+        phonemes = torch.tensor(text.encode(f"Sentence number {i}."))
+        durations = torch.randint(2, 6, phonemes.shape, generator=g)
+        codes = torch.randint(spec.codebook_size, (spec.n_q, int(durations.sum())), generator=g)
+        voice = torch.randint(spec.time_invariant_size, (spec.n_time_invariant,), generator=g)
+        utterances.append(TokenizedUtterance(f"u{i}", f"s{i % 4}", "", phonemes, codes, voice, durations))
+    write_shard(shard_path(folder, 0), header, utterances, [])
+    return folder
+
+
+def options(kind: str, folder: Path, tokens: Path) -> list[str]:
+    """What a YAML leaves to the command line or a test must change: where things are."""
+    if kind == "codec":
+        return [f"--run.folder={folder}", "--data.cuts=cuts.jsonl.gz", f"--data.cache_dir={folder}"]
+    return [f"--run.folder={folder}", f'--data.shards=["{tokens}"]']
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=str)
+def test_every_config_builds(path: Path, tokens: Path, tmp_path: Path) -> None:
+    kind = path.parts[0]
+    assert kind in JOBS
+    cli = build(kind, ["--config", str(CONFIGS / path), *options(kind, tmp_path, tokens)])
+    assert sum(p.numel() for p in cli.model.parameters()) > 1000
+    if kind != "codec":
+        config, header = cli.model.config, TokenHeader.read(tokens)
+        assert (config.n_q, config.codebook_size) == (header.codec.n_q, header.codec.codebook_size)
+        assert config.text_vocab_size == len(PhonemeTokenizer().vocab)
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("--model.optim.lerning_rate=1", "lerning_rate"),
+        ("--model.optim.lr=fast", "lr"),
+        ("--trainer.max_step=3", "max_step"),
+        ("--data.shards=[nowhere]", "nowhere"),
+        ("--run.keep=0", "keep"),
+        ("--model.config.dim=31", "dim"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(
+    option: str, named: str, tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = str(CONFIGS / "ar" / "tiny.yaml")
+    assert main(["train", "ar", "--config", tiny, *options("ar", tmp_path, tokens), option]) == 2
+    shown = capsys.readouterr()
+    assert named in shown.err
+    assert shown.err.count("\n") == 1
+    assert len(shown.err) < 500
+
+
+def test_a_wrong_key_in_a_yaml_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text((CONFIGS / "ar" / "tiny.yaml").read_text().replace("max_seconds:", "max_second:"))
+    assert main(["train", "ar", "--config", str(path)]) == 2
+    shown = capsys.readouterr()
+    assert "max_second" in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_torn_checkpoints_are_passed_over(tmp_path: Path) -> None:
+    torch.save({"step": 5}, tmp_path / "step=5.ckpt")
+    torch.save({"step": 10}, tmp_path / "step=10.ckpt")
+    assert load_checkpoint(tmp_path) == {"step": 10}
+    whole = (tmp_path / "step=10.ckpt").read_bytes()
+    (tmp_path / "step=10.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert newest_whole(tmp_path) == tmp_path / "step=5.ckpt"
+    with pytest.raises(UserError, match=r"step=10\.ckpt is no whole checkpoint"):
+        load_checkpoint(tmp_path / "step=10.ckpt")
+
+
+def losses(folder: Path) -> list[dict[int, float]]:
+    """Loss of each step in each log of a run, oldest log first."""
+    logs = []
+    for path in sorted((folder / "log").glob("version_*/metrics.csv")):
+        with path.open() as file:
+            rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
+        logs.append({int(row["step"]): float(row["train/loss"]) for row in rows})
+    return logs
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tokens: Path, tmp_path: Path) -> None:
+    steps = 60
+    tiny = [f"--config={CONFIGS / 'ar' / 'tiny.yaml'}", f"--trainer.max_steps={steps}", "--run.save_every_steps=7"]
+    tiny += ["--data.max_seconds=8", "--data.max_utterance_seconds=8", "--trainer.enable_progress_bar=false"]
+    train("ar", [*tiny, *options("ar", tmp_path / "whole", tokens)])
+    whole = losses(tmp_path / "whole")[0]
+    assert len(whole) == steps
+
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "valle", "train", "ar", *tiny, *options("ar", killed, tokens)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (killed / "step=14.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+    newest = newest_whole(killed)
+    assert newest is not None
+    (killed / "step=999.ckpt").write_bytes(newest.read_bytes()[:5000])
+    train("ar", [*tiny, *options("ar", killed, tokens)])
+    continued = losses(killed)[-1]
+    start = min(continued)
+    assert 7 <= start < steps
+    assert continued == {step: loss for step, loss in whole.items() if step >= start}
+
+
+@pytest.mark.slow
+def test_from_recordings_to_a_voice_with_the_commands_alone(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The way of the README, with the tiny configs, which stand for all: nothing is intelligible, everything runs."""
+    monkeypatch.chdir(tmp_path)
+    rows = (recordings / "list.tsv").read_text().splitlines()
+    table = [rows[0], *(row for row in rows[1:] if row.split("\t")[0].endswith(("1", "2", "3", "5")))]
+    path = table[0].split("\t").index("path")
+    cells = [row.split("\t") for row in table]
+    for row in cells[1:]:
+        row[path] = str(recordings / row[path])
+    Path("list.tsv").write_text("\n".join("\t".join(row) for row in cells) + "\n")
+
+    def run(*words: str) -> None:
+        assert main(list(words)) == 0, capsys.readouterr().err
+
+    run("prepare", "list.tsv", "--out", "out/tiny/corpus", "--jobs", "1")
+    run("train", "codec", "--config", "configs/codec/tiny.yaml", "--trainer.enable_progress_bar=false")
+    run("export", "--codec", "runs/codec-tiny", "--out", "out/tiny/codec", "--about", "license=CC-BY-4.0")
+    cuts = "out/tiny/corpus/cuts.jsonl.gz"
+    run("train", "aligner", cuts, "--out", "aligner.safetensors", "--codec", "out/tiny/codec", "--max-hours", "0.03")
+    tokens = ["--codec", "out/tiny/codec", "--aligner", "aligner.safetensors", "--out", "out/tiny/tokens"]
+    run("tokenize", cuts, *tokens)
+    for kind in ("ar", "nar"):
+        settings = ["--model.config.aligned=true", "--trainer.max_steps=4", "--trainer.enable_progress_bar=false"]
+        run("train", kind, "--config", f"configs/{kind}/tiny.yaml", *settings)
+    parts = ["--codec", "out/tiny/codec", "--ar", "runs/ar-tiny", "--nar", "runs/nar-tiny"]
+    run("export", *parts, "--aligner", "aligner.safetensors", "--out", "model", "--sampling", "temperature=0.9")
+    prompt = recordings / "1688-142285-0003.opus"
+    said = next(row[-1] for row in cells if row[0] == prompt.stem)
+    run("clone", "--model", "model", "--prompt", str(prompt), "--prompt-text", said, "--text", "Hi.", "--out", "a.wav")
+    shown = capsys.readouterr()
+    assert "transcript is not used" not in shown.err
+    assert Path("a.wav").stat().st_size > 1000
+    assert "CC-BY-4.0" in Path("model/README.md").read_text()
+
+    # A codec of the same shape with other weights is not the codec of the tokens.
+    run("train", "codec", "--config", "configs/codec/tiny.yaml", "--run.folder=runs/other", "--trainer.max_steps=1")
+    other = ["--codec", "runs/other", "--ar", "runs/ar-tiny", "--nar", "runs/nar-tiny", "--out", "wrong"]
+    capsys.readouterr()
+    assert main(["export", *other]) == 2
+    assert "is not the one that ar's training data were made with" in capsys.readouterr().err

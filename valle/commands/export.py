@@ -1,0 +1,143 @@
+"""`valle export`: trained parts to a model folder, or a trained codec to a codec folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import fields
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valle import __version__
+from valle.outputs import check_folder
+from valle.tokenizers.errors import UserError
+
+if TYPE_CHECKING:
+    from valle.lm import Sampling
+    from valle.tokenizers.codecs.base import SpeechCodec
+
+_EPILOG = """examples:
+  valle export --codec runs/codec --out codec         # after 'train codec', before 'tokenize'
+  valle export --codec codec --ar runs/ar --nar runs/nar --aligner aligner.safetensors --out model"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.set_defaults(run=run)
+    parser.description = "Put trained parts together as a model. Without --ar: make a codec folder from a codec's run."
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add("--codec", required=True, metavar="X", help="codec folder, or run folder or checkpoint of 'train codec'")
+    add("--ar", metavar="X", help="run folder (its newest checkpoint) or checkpoint of 'train ar'")
+    add("--nar", metavar="X", help="the same of 'train nar'")
+    add("--aligner", metavar="FILE", help="aligner that the tokens were made with")
+    add("--out", required=True, metavar="DIR", help="folder to write")
+    add("--sampling", action="append", default=[], metavar="KEY=VAL", help="default of the model: temperature=0.9")
+    add("--about", action="append", default=[], metavar="KEY=VAL", help="for the model card: license=Apache-2.0")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the folder."""
+    about = dict(_pair("--about", text) for text in args.about)
+    if args.ar is None and (args.nar or args.aligner or args.sampling):
+        raise UserError("--nar, --aligner and --sampling are for whole models: give --ar, too")
+    check_folder(args.out)
+
+    from valle.tokenizers.codecs.registry import save_codec
+
+    codec, origin = _codec(args.codec)
+    about = {"made_with": f"valle {__version__}", "date": date.today().isoformat(), **origin, **about}
+    if args.ar is None:
+        save_codec(codec, args.out, about)
+    else:
+        _export_model(args, codec, about)
+    print(f"wrote {args.out}")
+    return 0
+
+
+def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str, Any]) -> None:
+    from valle.bundle import Bundle
+    from valle.checkpoints import find_checkpoint, load_checkpoint
+    from valle.data.aligner import Aligner
+    from valle.lm import ARModel, NARModel, from_checkpoint
+    from valle.tokenizers.text import text_tokenizer_from_dict
+
+    models: dict[str, Any] = {}
+    tokens: dict[str, dict[str, Any]] = {}
+    for kind, source in (("ar", args.ar), ("nar", args.nar)):
+        if source is None:
+            continue
+        checkpoint = load_checkpoint(source)
+        if checkpoint.get("lm_kind") != kind:
+            raise UserError(f"--{kind} {source} is no checkpoint of 'valle train {kind}'")
+        models[kind], tokens[kind] = from_checkpoint(find_checkpoint(source)), checkpoint["valle"]["tokens"]
+        about[f"{kind}_steps"] = checkpoint["global_step"]
+    made_with = tokens["ar"]
+    for fact in ("codec_hash", "text_tokenizer_hash"):
+        if "nar" in tokens and tokens["nar"][fact] != made_with[fact]:
+            raise UserError(f"ar and nar do not fit: their training data differ in {fact.removesuffix('_hash')}")
+    _check_codec(args.codec, codec, made_with["codec_hash"])
+    aligner = None if args.aligner is None else Aligner.load(args.aligner)
+    if aligner is not None and aligner.fingerprint != made_with["aligner_hash"]:
+        raise UserError(f"{args.aligner} is not the aligner that ar's training data were made with")
+    ar, nar = models["ar"], models.get("nar")
+    assert isinstance(ar, ARModel)
+    assert nar is None or isinstance(nar, NARModel)
+    text = text_tokenizer_from_dict(made_with["text_tokenizer"])
+    Bundle(codec, text, ar, nar, aligner, _sampling(args.sampling), about).save(args.out)
+
+
+def _codec(source: str) -> tuple[SpeechCodec, dict[str, Any]]:
+    """The codec of a codec folder, of a run folder or of a checkpoint, and what is known of it."""
+    from valle.checkpoints import load_checkpoint
+    from valle.tokenizers.codecs.registry import build_codec, load_codec
+
+    config = Path(source) / "config.json"
+    if config.is_file():
+        return load_codec(source), json.loads(config.read_text(encoding="utf-8"))["provenance"]
+    checkpoint = load_checkpoint(source)
+    if checkpoint.get("valle", {}).get("kind") != "codec":
+        raise UserError(f"--codec {source} is neither a codec folder nor a checkpoint of 'valle train codec'")
+    made = checkpoint["valle"]["codec"]
+    codec = build_codec(made["name"], made["config"])
+    prefix = "codec."
+    weights = {n.removeprefix(prefix): w for n, w in checkpoint["state_dict"].items() if n.startswith(prefix)}
+    codec.load_state_dict(weights)
+    return codec.eval(), {"codec_steps": int(checkpoint["global_step"])}
+
+
+def _check_codec(source: str, codec: SpeechCodec, expected: str) -> None:
+    """Raise `UserError` unless the tokens were made with exactly this codec."""
+    from tempfile import TemporaryDirectory
+
+    from valle.data.token_header import file_hash
+    from valle.tokenizers.codecs.registry import save_codec
+
+    with TemporaryDirectory() as folder:
+        save_codec(codec, folder)
+        if file_hash(Path(folder) / "codec.safetensors") != expected:
+            raise UserError(f"codec {source} is not the one that ar's training data were made with")
+
+
+def _sampling(settings: list[str]) -> Sampling:
+    from valle.lm import Sampling
+
+    defaults = Sampling()
+    known = {f.name: type(getattr(defaults, f.name)) for f in fields(Sampling)}
+    values: dict[str, Any] = {}
+    for name, text in (_pair("--sampling", setting) for setting in settings):
+        if name not in known:
+            raise UserError(f"--sampling {name}: unknown; known are {', '.join(known)}")
+        try:
+            values[name] = text == "true" if known[name] is bool else known[name](text)
+        except ValueError as error:
+            raise UserError(f"--sampling {name}={text}: not a number") from error
+    return Sampling(**values)
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UserError(f"{option} '{text}': write it as key=value")
+    return name, value

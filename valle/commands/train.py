@@ -1,0 +1,86 @@
+"""`valle train`: Lightning jobs from YAML files, and the aligner."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from valle.outputs import check_writable
+from valle.tokenizers.errors import UserError
+
+_SUMMARIES = {
+    "codec": "the codec: speech to codes and back",
+    "ar": "the autoregressive model: text to the first quantizer's codes",
+    "nar": "the non-autoregressive model: the codes of the other quantizers",
+}
+_EPILOG = """Every setting of the YAML file is an option: --trainer.max_steps 1000 --run.folder runs/mine --data.seed 1
+Checkpoints and logs go to the run's folder; the same command continues a run that was stopped.
+
+example:
+  valle train {kind} --config configs/{kind}/tiny.yaml --trainer.max_steps 50"""
+_ALIGNER_EPILOG = """example:
+  valle train aligner corpus/cuts.jsonl.gz --out aligner.safetensors"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.set_defaults(run=run)
+    parser.epilog = _EPILOG.format(kind="ar")
+    kinds = parser.add_subparsers(dest="kind", metavar="PART", required=True)
+    for kind, summary in _SUMMARIES.items():
+        job = kinds.add_parser(kind, help=summary, description=f"Train {summary}.", epilog=_EPILOG.format(kind=kind))
+        job.add_argument("--config", "-c", action="append", default=[], metavar="YAML", help="settings; later ones win")
+        job.add_argument("--print-config", action="store_true", help="print all settings as YAML and stop")
+        job.set_defaults(takes_rest=True)
+    aligner = kinds.add_parser(
+        "aligner",
+        help="the aligner: finds how long each phoneme lasts",
+        description="Train the aligner on a prepared corpus; takes minutes.",
+        epilog=_ALIGNER_EPILOG,
+    )
+    aligner.add_argument("cuts", metavar="CUTS", help="cut manifest made by 'valle prepare', with texts")
+    aligner.add_argument("--out", required=True, metavar="FILE", help="file to write (.safetensors)")
+    aligner.add_argument("--codec", metavar="DIR", help="codec whose frames are counted (default: 16 kHz, 50 Hz)")
+    aligner.add_argument("--text-tokenizer", metavar="JSON", help="as in 'valle tokenize'")
+    aligner.add_argument("--max-hours", type=float, default=10.0, metavar="H", help="speech used (default: 10)")
+    aligner.add_argument("--seed", type=int, default=0, metavar="N", help="which utterances (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or continue training."""
+    if args.kind == "aligner":
+        return _train_aligner(args)
+    options = [word for path in args.config for word in ("--config", str(_find_config(path)))]
+
+    from valle.train import train
+
+    train(args.kind, [*options, *(["--print_config"] if args.print_config else []), *args.rest])
+    return 0
+
+
+def _find_config(path: str) -> Path:
+    """`path`, or if there is no such file, the one of this name among those that come with the package."""
+    package = Path(__file__).parents[1]
+    for place in (Path(path), package / path):
+        if place.is_file():
+            return place
+    raise UserError(f"--config {path} does not exist; those that come with valle are in {package / 'configs'}")
+
+
+def _train_aligner(args: argparse.Namespace) -> int:
+    check_writable(args.out, (".safetensors",))
+
+    from valle.commands.tokenize import read_text_tokenizer
+    from valle.data.train_aligner import train_aligner
+
+    rates: dict[str, Any] = {}
+    if args.codec is not None:
+        from valle.tokenizers.codecs.registry import load_codec
+
+        spec = load_codec(args.codec).spec
+        rates = {"sample_rate": spec.sample_rate, "frame_rate": spec.frame_rate}
+    text = read_text_tokenizer(args.text_tokenizer)
+    train_aligner(args.cuts, text, args.out, max_hours=args.max_hours, seed=args.seed, **rates)
+    print(f"wrote {args.out}")
+    return 0

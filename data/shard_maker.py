@@ -41,6 +41,11 @@ class DurationAligner(Protocol):
         """Frames of each phoneme, summing to `n_frames`, of waveforms [S] at the codec's rate; None: not alignable."""
 
 
+def rounded_seconds(cut: DataCut) -> int:
+    """A cut's share of the progress bar; whole numbers, so that the shares add up to the total."""
+    return round(cut.duration)
+
+
 class ShardMaker:
     """Makes one shard after another.
 
@@ -65,13 +70,13 @@ class ShardMaker:
         self.aligner = aligner
         self.batch_seconds = batch_seconds
 
-    def make(self, index: int, cuts: list[DataCut], progress: Callable[[float], object]) -> None:
+    def make(self, index: int, cuts: list[DataCut], progress: Callable[[int], object]) -> None:
         """Write shard `index`; `progress` is given the seconds of each batch that is done."""
         dropped: list[Drop] = []
         done: dict[str, TokenizedUtterance] = {}
         for batch in self._batches(cuts):
             done.update((u.id, u) for u in self._tokenized(batch, dropped))
-            progress(sum(c.duration for c in batch))
+            progress(sum(map(rounded_seconds, batch)))
         in_order = [done[c.id] for c in cuts if c.id in done]
         write_shard(shard_path(self.out, index), self.header, in_order, dropped)
 

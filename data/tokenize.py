@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from valle.data.cuts import load_cuts, manifest_hash
-from valle.data.shard_maker import DurationAligner, ShardMaker
+from valle.data.shard_maker import DurationAligner, ShardMaker, rounded_seconds
 from valle.data.shards import Drop, read_metadata, shard_path
 from valle.data.token_header import TokenHeader, file_hash
 from valle.tokenizers.codecs.registry import load_codec
@@ -127,8 +127,8 @@ def tokenize(
     return report
 
 
-def _seconds(groups: Iterable[list[DataCut]]) -> float:
-    return sum(cut.duration for group in groups for cut in group)
+def _seconds(groups: Iterable[list[DataCut]]) -> int:
+    return sum(rounded_seconds(cut) for group in groups for cut in group)
 
 
 def _begin(out: Path, header: TokenHeader, cuts: str | Path) -> None:

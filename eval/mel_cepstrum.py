@@ -16,17 +16,19 @@ ORDER = 13
 WINDOW, HOP, N_FFT, BANDS = 400, 160, 1024, 40
 """25 ms Hann window every 10 ms, zero-padded to 1024 points; 40 triangular bands from 0 to 8 kHz."""
 _SPEECH_RANGE_DB = 40.0
-_FLOOR = 1e-5
+_BAND_RANGE_DB = 60.0
+"""Bands below this are floored: what a recording holds above its low-pass is nothing to be faithful to."""
 
 
 def mel_cepstrum(wav: Tensor) -> Tensor:
     """Coefficients 1 to 13 [T, 13] of `wav` [S].
 
     c_m = 2/40 * sum over n of ln(A_n) cos(pi m (n + 1/2) / 40), A_n being the mean magnitude in mel band n, no less
-    than 1e-5: ln(A) = c_0 / 2 + sum over m of c_m cos(...), the one-sided cepstrum that the factor
+    than 60 dB below the loudest band of `wav`: ln(A) = c_0 / 2 + sum over m of c_m cos(...), the one-sided cepstrum that the factor
     10 / ln 10 * sqrt(2 ...) of the mel-cepstral distortion belongs to.
     """
-    amplitudes = (_magnitudes(wav) @ _filters()).clamp(min=_FLOOR)
+    amplitudes = _magnitudes(wav) @ _filters()
+    amplitudes = amplitudes.clamp(min=float(amplitudes.max()) * 10 ** (-_BAND_RANGE_DB / 20))
     n, m = torch.arange(BANDS) + 0.5, torch.arange(1, ORDER + 1)
     cosines = 2 / BANDS * torch.cos(math.pi / BANDS * n[:, None] * m)
     return amplitudes.log() @ cosines

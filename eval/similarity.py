@@ -22,6 +22,10 @@ MIN_SECONDS = 0.5
 """Speech below this says too little of a voice."""
 
 
+_RESEMBLYZER_DBFS = -30.0
+"""`audio_norm_target_dBFS` of its hyperparameters."""
+
+
 class SpeakerModel(ABC):
     """Speech to a point in the space of voices."""
 
@@ -57,6 +61,9 @@ class Resemblyzer(SpeakerModel):
         self._encoder = package.VoiceEncoder(device, verbose=False)
 
     def _embed(self, audio: np.ndarray) -> Tensor:
+        # Its own preprocessing raises quiet recordings to this level but leaves loud ones: two copies of one recording,
+        # 10 dB apart, would have a similarity of 0.88.
+        audio = audio * (10 ** (_RESEMBLYZER_DBFS / 20) / np.sqrt(np.mean(audio**2)))
         speech = self._preprocess(audio, source_sr=SAMPLE_RATE)
         if len(speech) < MIN_SECONDS * SAMPLE_RATE:
             raise UnmeasurableError(f"recording: less than {MIN_SECONDS} s of speech found")

@@ -60,7 +60,7 @@ def legal_advances(boundary: Tensor, phoneme_lengths: Tensor, max_advance: int) 
 def check_durations(
     durations: Tensor, boundary: Tensor, phoneme_lengths: Tensor, code_lengths: Tensor, max_advance: int
 ) -> None:
-    """Raise `UserError` for durations [B, L] that an aligned model could not speak. For batches on the CPU."""
+    """Raise `UserError` for durations [B, L] that an aligned model could not speak."""
     pointers, _ = frame_pointers(durations, int(code_lengths.max()))
     advances = advance_targets(pointers, phoneme_lengths, code_lengths)
     legal = legal_advances(boundary, phoneme_lengths, max_advance)

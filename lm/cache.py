@@ -9,7 +9,7 @@ from valle.lm.config import LMConfig
 
 
 class KVCache:
-    """Keys and values of all layers: [layers, B, H, capacity, h].
+    """Keys and values of all layers: [layers, B, capacity, H, h].
 
     Before each forward pass `select` says into which slots the pass writes. Rows may stand at different slots.
     """
@@ -17,7 +17,7 @@ class KVCache:
     def __init__(
         self, config: LMConfig, batch: int, capacity: int, device: torch.device | str, dtype: torch.dtype
     ) -> None:
-        shape = (config.layers, batch, config.heads, capacity, config.head_dim)
+        shape = (config.layers, batch, capacity, config.heads, config.head_dim)
         # Zeros, not `empty`: a masked slot still takes part as 0 x value, and 0 x NaN is NaN.
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
@@ -27,7 +27,7 @@ class KVCache:
 
     @property
     def capacity(self) -> int:
-        return self.keys.shape[3]
+        return self.keys.shape[2]
 
     def select(self, slots: Tensor, visible: int) -> None:
         """The next pass writes to `slots` [B, S] and attends to the first `visible` slots, at most the capacity."""
@@ -37,6 +37,7 @@ class KVCache:
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store `key` and `value` [B, H, S, h]; gives all visible ones, [B, H, visible, h]."""
-        for store, new in ((self.keys, key), (self.values, value)):
-            store[layer][self.rows, :, self.slots] = new.transpose(1, 2).to(store.dtype)
-        return self.keys[layer, :, :, : self.visible], self.values[layer, :, :, : self.visible]
+        place = (self.rows, self.slots)
+        keys, values = self.keys[layer], self.values[layer]
+        keys[place], values[place] = key.transpose(1, 2), value.transpose(1, 2)
+        return keys[:, : self.visible].transpose(1, 2), values[:, : self.visible].transpose(1, 2)

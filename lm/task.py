@@ -54,6 +54,8 @@ class LMTask(L.LightningModule, ABC):
         self._step(batch, "val")
 
     def _step(self, batch: LMBatch, part: str) -> Tensor:
+        if self.config.aligned:
+            self._check_alignment(batch)
         values = self.losses(batch, part)
         loss = values["loss"]
         named = {f"{part}/{name}": value.detach() for name, value in values.items()}
@@ -62,16 +64,14 @@ class LMTask(L.LightningModule, ABC):
         self.log(f"{part}_loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.codes))
         return loss
 
-    def on_before_batch_transfer(self, batch: LMBatch, dataloader_idx: int) -> LMBatch:
-        if self.config.aligned:
-            if batch.durations is None:
-                raise UserError(
-                    "an aligned model needs durations in its data; tokenize with an aligner, or set aligned: false"
-                )
-            boundary = torch.isin(batch.phonemes, torch.tensor(self.config.boundary_ids))
-            lengths = batch.phoneme_lengths, batch.code_lengths
-            check_durations(batch.durations, boundary, *lengths, self.config.max_advance)
-        return batch
+    def _check_alignment(self, batch: LMBatch) -> None:
+        if batch.durations is None:
+            raise UserError(
+                "an aligned model needs durations; tokenize the data with an aligner, or set model.config.aligned: false"
+            )
+        boundary = torch.isin(batch.phonemes, torch.tensor(self.config.boundary_ids, device=batch.phonemes.device))
+        lengths = batch.phoneme_lengths, batch.code_lengths
+        check_durations(batch.durations, boundary, *lengths, self.config.max_advance)
 
     def configure_optimizers(self) -> Any:
         total = self.trainer.estimated_stepping_batches
@@ -102,7 +102,7 @@ class LMTask(L.LightningModule, ABC):
             if self.bad_steps_in_a_row >= self.max_bad_steps:
                 raise UserError(
                     f"training: the gradient was not finite {self.max_bad_steps} steps in a row; lower optim.lr, "
-                    "raise optim.warmup_steps, set trainer.gradient_clip_val to 1.0, or continue from an earlier checkpoint"
+                    "raise optim.warmup_steps, set trainer.gradient_clip_val: 1.0, or use an earlier checkpoint"
                 )
         self.log_dict({"train/grad_norm": norm, "train/skipped_steps": float(self.skipped_steps)})
 

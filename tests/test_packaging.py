@@ -56,13 +56,16 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(out.glob("*.whl"))
 
 
-def new_environment(folder: Path) -> Path:
-    """A fresh virtual environment that sees the installed packages of this one, except `valle`; gives its Python."""
-    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
-    site = next(folder.glob("lib/python*/site-packages"))
+def install(environment: Path, *what: str | Path) -> Path:
+    """Install into a fresh virtual environment that sees the other packages of this one; gives its Python."""
+    run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=environment.parent)
+    site = next(environment.glob("lib/python*/site-packages"))
     # Path files in a folder that a path file names are not read: an editable `valle` there stays out of sight.
     (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return folder / "bin" / "python"
+    python = environment / "bin" / "python"
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-build-isolation")
+    run(*pip, *what, cwd=environment.parent)
+    return python
 
 
 @pytest.mark.slow
@@ -77,19 +80,27 @@ def test_wheel_holds_every_module_config_and_asset(wheel: Path) -> None:
     assert {Path(name).name for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
-def test_installed_package_imports_from_anywhere(editable: bool, wheel: Path, source: Path, tmp_path: Path) -> None:
-    python = new_environment(tmp_path / "venv")
-    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-build-isolation")
-    run(*pip, *(("--editable", source) if editable else (wheel,)), cwd=tmp_path)
+def imported_from(python: Path, modules: list[str], cwd: Path) -> list[Path]:
+    """Import `modules` in a fresh interpreter; gives the file of each."""
+    code = "import importlib, sys; print(*(importlib.import_module(name).__file__ for name in sys.argv[1:]), sep='\\n')"
+    return [Path(line) for line in run(python, "-c", code, *modules, cwd=cwd).splitlines()[-len(modules) :]]
 
+
+@pytest.mark.slow
+def test_every_module_of_the_wheel_imports(wheel: Path, tmp_path: Path) -> None:
+    python = install(tmp_path / "venv", wheel)
     modules = [name[:-3].replace("/", ".") for name in ZipFile(wheel).namelist() if name.endswith(".py")]
     modules = [name.removesuffix(".__init__") for name in modules if not name.endswith("__main__")]
-    code = "import importlib, sys; print(*(importlib.import_module(name).__file__ for name in sys.argv[1:]), sep='\\n')"
-    places = [Path(line) for line in run(python, "-c", code, *modules, cwd=tmp_path).splitlines()[-len(modules) :]]
-    assert all(place.is_relative_to(source if editable else tmp_path / "venv") for place in places)
+    assert all(place.is_relative_to(tmp_path / "venv") for place in imported_from(python, modules, tmp_path))
     assert "clone" in run(tmp_path / "venv" / "bin" / "valle", "--help", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_editable_install_imports_from_anywhere(source: Path, tmp_path: Path) -> None:
+    python = install(tmp_path / "venv", "--editable", source)
+    modules = ["valle.tokenizers.text", "valle.data.batch", "valle.lm.config", "valle.bundle", "valle.eval.lists"]
+    for place in (tmp_path, source):
+        assert all(file.is_relative_to(source) for file in imported_from(python, modules, place))
 
 
 def requirements() -> dict[str, list[Requirement]]:

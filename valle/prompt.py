@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,7 @@ MAX_SECONDS = 12.0
 """Longer recordings are cut to their densest stretch: the models were trained on utterances, not on talks."""
 
 _FRAME_SECONDS = 0.02
-_SILENCE_DBFS = -60.0
+_SILENCE_DBFS = -65.0
 _BELOW_SPEECH_DB = 30.0
 """A frame this far below the loud ones is a pause: soft consonants lie 20 dB below vowels, rooms 40 dB."""
 _MARGIN_SECONDS = 0.1
@@ -124,8 +123,3 @@ def _gain(wav: Tensor, speech: Tensor, frame: int) -> float:
     voiced = wav[: speech.shape[0] * frame].view(-1, frame)[speech]
     wanted = 10 ** (_SPEECH_DBFS / 20) / float(voiced.square().mean().sqrt())
     return min(wanted, _PEAK / float(wav.abs().max()))
-
-
-def describe(notes: Sequence[str]) -> str:
-    """Notes as lines for a terminal."""
-    return "\n".join(f"note: {note}" for note in notes)

@@ -86,7 +86,7 @@ class TrainCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            parser_kwargs={"exit_on_error": False, "prog": f"valle train {kind}"},
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "prog": f"valle train {kind}"},
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -132,8 +132,7 @@ def train(kind: str, args: Sequence[str]) -> None:
     """Run a training job, or continue it. `args` are those of LightningCLI: --config FILE --trainer.max_steps N …"""
     tune_memory()
     torch.set_flush_denormal(True)
-    # Many workers do not help here, and nobody asked.
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    _silence_libraries()
     cli = build(kind, args)
     run: RunConfig = cli.config_init.run
     start = newest_whole(Path(run.folder))
@@ -141,7 +140,13 @@ def train(kind: str, args: Sequence[str]) -> None:
         if not run.resume:
             raise UserError(f"{run.folder} already holds a run; name another --run.folder, or leave out run.resume")
         print(f"continuing from {start}", file=sys.stderr)
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=start and str(start), weights_only=True)
+    try:
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=start and str(start), weights_only=True)
+    except SystemExit:
+        # What Lightning makes of Ctrl-C.
+        if cli.trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def tune_memory() -> None:
@@ -159,6 +164,13 @@ def tune_memory() -> None:
     m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
     mallopt(m_mmap_threshold, 1 << 30)
     mallopt(m_trim_threshold, (1 << 31) - 1)
+
+
+def _silence_libraries() -> None:
+    """Hide what the libraries tell each other, and advertisements."""
+    logging.getLogger("lightning").setLevel(logging.WARNING)
+    for message in ("does not have many workers", "You have overridden", "LeafSpec", "deprecated in v4.49"):
+        warnings.filterwarnings("ignore", f"(?s).*{message}")
 
 
 def _load(path: str) -> Any:

@@ -164,6 +164,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_does(tokens: Path, tmp_pat
     assert first + second + third == whole
 
 
+@pytest.mark.slow
 def test_training_needs_no_lhotse(tokens: Path) -> None:
     code = (
         "import sys; sys.modules['lhotse'] = None\n"

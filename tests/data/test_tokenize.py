@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -80,6 +81,7 @@ def test_every_cut_becomes_an_utterance(cuts: Path, done: Path, codec_dirs: tupl
     collate([tokens[i] for i in range(len(tokens))])  # durations and lengths agree
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(
     cuts: Path, done: Path, codec_dirs: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -93,7 +95,9 @@ def test_a_killed_run_goes_on_where_it_was(
     script = tmp_path / "job.py"
     script.write_text(code)
     process = subprocess.Popen(
-        [sys.executable, script], stderr=subprocess.PIPE, env={"PYTHONPATH": str(Path(__file__).parents[2])}
+        [sys.executable, script],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     while not shard_path(out, 2).exists():
         assert process.poll() is None, process.stderr and process.stderr.read().decode()

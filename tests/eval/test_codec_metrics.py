@@ -3,10 +3,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import librosa
 import numpy as np
 import pytest
 import scipy.fft
+import scipy.signal
 import torch
 from torch import Tensor
 
@@ -57,20 +57,26 @@ def test_clipping_is_heard(wav: Tensor) -> None:
     assert mcd(wav, clipped, RATE) > 1
 
 
-def test_mcd_against_librosa_and_scipy(wav: Tensor) -> None:
+def test_mcd_against_numpy_and_scipy(wav: Tensor) -> None:
     decoded = noisy(wav, 15)
+    edges = np.linspace(0, np.log1p(8000 / 700), 42)  # mel, up to its factor
 
     def cepstra(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        options = {"n_fft": 1024, "win_length": 400, "hop_length": 160, "window": "hann", "pad_mode": "constant"}
-        spectrum = np.abs(librosa.stft(x, **options)) * 2 / 200
-        bank = librosa.filters.mel(sr=RATE, n_fft=1024, n_mels=40, htk=True, norm=None)
-        bands = np.maximum((bank / bank.sum(axis=1, keepdims=True)) @ spectrum, 1e-5)
-        return scipy.fft.dct(np.log(bands), type=2, axis=0)[1:14] / 40, (spectrum**2).sum(axis=0)
+        starts = np.arange(0, len(x) + 1, 160)
+        padded = np.pad(x.astype(np.float64), 200)
+        window = scipy.signal.get_window("hann", 400)
+        spectrum = np.abs(np.fft.rfft([padded[s : s + 400] * window for s in starts], 1024))
+        mel = np.log1p(np.fft.rfftfreq(1024, 1 / RATE) / 700)
+        hertz = np.expm1(edges) * 700
+        bank = [np.interp(np.expm1(mel) * 700, hertz[n : n + 3], [0, 1, 0]) for n in range(40)]
+        bands = np.stack([np.average(spectrum, axis=1, weights=triangle) for triangle in bank], axis=1)
+        bands = np.maximum(bands, bands.max() / 1000)
+        return scipy.fft.dct(np.log(bands), type=2)[:, 1:14] / 40, (spectrum**2).sum(axis=1)
 
     clean, power = cepstra(wav.numpy())
     other, _ = cepstra(decoded.numpy())
     speaks = power > power.max() * 1e-4
-    distances = 10 / math.log(10) * np.sqrt(2 * ((clean - other)[:, speaks] ** 2).sum(axis=0))
+    distances = 10 / math.log(10) * np.sqrt(2 * ((clean - other)[speaks] ** 2).sum(axis=1))
     assert mcd(wav, decoded, RATE) == pytest.approx(distances.mean(), rel=1e-3)
 
 
@@ -85,7 +91,7 @@ def test_mcd_is_the_rms_difference_of_the_envelopes_in_db() -> None:
 
 
 def test_mcd_leaves_the_level_out(wav: Tensor) -> None:
-    assert mcd(wav, wav * 0.5, RATE) < 0.3
+    assert mcd(wav, wav * 0.5, RATE) == pytest.approx(0, abs=1e-3)
 
 
 def test_other_rates_are_resampled(wav: Tensor) -> None:

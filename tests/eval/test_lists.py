@@ -24,7 +24,9 @@ def test_the_shipped_list_is_whole() -> None:
     assert (len(recordings), len(speakers)) == (50, 5)
 
 
-@pytest.mark.parametrize(("path", "count", "shortest", "longest"), [(SENTENCES, 10, 5, 12), (SENTENCES_100, 100, 5, 25)])
+@pytest.mark.parametrize(
+    ("path", "count", "shortest", "longest"), [(SENTENCES, 10, 5, 12), (SENTENCES_100, 100, 5, 25)]
+)
 def test_the_shipped_sentences_are_plain(path: Path, count: int, shortest: int, longest: int) -> None:
     sentences = read_sentences(path)
     assert len(set(sentences)) == count

@@ -66,7 +66,11 @@ def test_spread_by_hand() -> None:
 
     spread = voice_spread([voice(0), voice(60), voice(90), Voice(None, "silence")], ["a", "a", "b", "b"])
     assert spread.same_speaker == [pytest.approx(0.5), pytest.approx(0.5), None, None]
-    assert spread.different_speakers[:3] == [pytest.approx(0, abs=1e-6), *[pytest.approx(3**0.5 / 2)], pytest.approx(3**0.5 / 4)]
+    assert spread.different_speakers[:3] == [
+        pytest.approx(0, abs=1e-6),
+        *[pytest.approx(3**0.5 / 2)],
+        pytest.approx(3**0.5 / 4),
+    ]
 
 
 def test_wavlm_gives_what_its_model_gives(tmp_path: Path, speech: Speech) -> None:

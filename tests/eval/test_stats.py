@@ -25,7 +25,7 @@ def test_rate_weighs_by_length() -> None:
 
 def test_interval_covers_the_truth_about_95_percent_of_the_time() -> None:
     rng = np.random.default_rng(0)
-    results = [estimate(list(rng.normal(3, 1, size=50))) for _ in range(300)]
+    results = [estimate(list(rng.normal(3, 1, size=50))) for _ in range(200)]
     covered = np.mean([r.low <= 3 <= r.high for r in results])
     assert 0.90 <= covered <= 0.98
 

@@ -30,7 +30,7 @@ def test_silence_around_the_speech_is_cut_and_inside_it_kept(speech: torch.Tenso
     assert not padded.is_cut
 
 
-@pytest.mark.parametrize("gain", [0.03, 2.0])
+@pytest.mark.parametrize("gain", [0.1, 2.0])
 def test_level_does_not_depend_on_the_recording(speech: torch.Tensor, gain: float) -> None:
     loud, other = load_prompt((speech, RATE), RATE), load_prompt((speech * gain, RATE), RATE)
     assert level_db(other.wav) == pytest.approx(level_db(loud.wav), abs=0.5)

@@ -50,7 +50,8 @@ def tokens(make_codec: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
 def options(kind: str, folder: Path, tokens: Path) -> list[str]:
     """What a YAML leaves to the command line or a test must change: where things are."""
     if kind == "codec":
-        return [f"--run.folder={folder}", "--data.cuts=cuts.jsonl.gz", f"--data.cache_dir={folder}"]
+        paths = ["--data.cuts=cuts.jsonl.gz", f"--data.cache_dir={folder}", "--model.start_from=null"]
+        return [f"--run.folder={folder}", *paths]
     return [f"--run.folder={folder}", f'--data.shards=["{tokens}"]']
 
 

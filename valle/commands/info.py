@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valle.tokenizers.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from valle.tokenizers.codecs.base import SpeechCodec
 
 _EPILOG = """examples:
   valle info                # the embedded model
@@ -115,11 +120,11 @@ def _codes(path: Path) -> dict[str, Any]:
     }
 
 
-def _codec_facts(codec: Any) -> dict[str, Any]:
+def _codec_facts(codec: SpeechCodec) -> dict[str, Any]:
     return {**codec.spec.to_dict(), "frame_rate": codec.spec.frame_rate, "parameters": _parameters(codec)}
 
 
-def _parameters(module: Any) -> int:
+def _parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 

@@ -26,7 +26,7 @@ def _spoken(text: str, language: str = "en-us") -> str:
         ("Wait… what?! No — yes", " |w|ˈeɪ|t|…|w|ˌʌ|t|?|n|ˈoʊ|—|j|ˈɛ|s| "),
         ("(Hi): you; me!", " |h|ˈaɪ|:|j|uː|;|m|ˈiː|!"),
         ("...well", " |w|ˈɛ|l| "),
-        ("At 3 a.m. in the U.S.", " |æ|t| |θ|ɹ|ˈiː| |ˈeɪ|ˈɛ|m| |ɪ|n| |ð|ə| |j|ˈuː|ˈɛ|s|."),
+        ("At 3 a.m. in the U.S.", " |æ|t| |θ|ɹ|ˈiː| |ˈeɪ|ˈɛ|m| |ɪ|n|ð|ə| |j|ˈuː|ˈɛ|s|."),
         ("Mr. A. Lee is in a room", " |m|ˈɪ|s|t|ɚ|ɹ| |ˈeɪ| |l|ˈiː| |ɪ|z| |ɪ|n| |ɐ| |ɹ|ˈuː|m| "),
     ],
 )  # fmt: skip

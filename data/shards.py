@@ -61,6 +61,7 @@ class Drop:
 
 
 def shard_path(folder: str | Path, index: int) -> Path:
+    """Where shard `index` of the set in `folder` is."""
     return Path(folder) / f"shard-{index:06d}.safetensors"
 
 

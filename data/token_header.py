@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -80,12 +79,3 @@ class TokenHeader:
 
 def _called(name: str, key: str | None) -> str:
     return "none" if key is None else f"{name} {key}".strip()
-
-
-def file_hash(path: Path) -> str:
-    """Short hash of a file's bytes."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error

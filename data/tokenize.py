@@ -23,7 +23,7 @@ from tqdm import tqdm
 from valle.data.cuts import load_cuts, manifest_hash
 from valle.data.shard_maker import DurationAligner, ShardMaker, rounded_seconds
 from valle.data.shards import Drop, read_metadata, shard_path
-from valle.data.token_header import TokenHeader, file_hash
+from valle.data.token_header import TokenHeader
 from valle.tokenizers.codecs.registry import load_codec
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer
@@ -98,7 +98,7 @@ def tokenize(
     codec = load_codec(codec_dir, device)
     header = TokenHeader(
         codec=codec.spec,
-        codec_hash=file_hash(Path(codec_dir) / "codec.safetensors"),
+        codec_hash=codec.fingerprint,
         text_tokenizer=text_tokenizer.to_dict(),
         text_tokenizer_hash=text_tokenizer.fingerprint,
         aligner_hash=aligner.fingerprint if aligner else None,

@@ -24,8 +24,8 @@ def mel_cepstrum(wav: Tensor) -> Tensor:
     """Coefficients 1 to 13 [T, 13] of `wav` [S].
 
     c_m = 2/40 * sum over n of ln(A_n) cos(pi m (n + 1/2) / 40), A_n being the mean magnitude in mel band n, no less
-    than 60 dB below the loudest band of `wav`: ln(A) = c_0 / 2 + sum over m of c_m cos(...), the one-sided cepstrum that the factor
-    10 / ln 10 * sqrt(2 ...) of the mel-cepstral distortion belongs to.
+    than 60 dB below the loudest band of `wav`. So ln(A) = c_0 / 2 + sum over m of c_m cos(...): the one-sided cepstrum
+    that the factor 10 / ln 10 * sqrt(2 ...) of the mel-cepstral distortion belongs to.
     """
     amplitudes = _magnitudes(wav) @ _filters()
     amplitudes = amplitudes.clamp(min=float(amplitudes.max()) * 10 ** (-_BAND_RANGE_DB / 20))

@@ -67,7 +67,7 @@ class LMTask(L.LightningModule, ABC):
     def _check_alignment(self, batch: LMBatch) -> None:
         if batch.durations is None:
             raise UserError(
-                "an aligned model needs durations; tokenize the data with an aligner, or set model.config.aligned: false"
+                "an aligned model needs durations; tokenize with an aligner, or set model.config.aligned: false"
             )
         boundary = torch.isin(batch.phonemes, torch.tensor(self.config.boundary_ids, device=batch.phonemes.device))
         lengths = batch.phoneme_lengths, batch.code_lengths

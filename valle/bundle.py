@@ -3,7 +3,7 @@
     config.json          what the codec's says, and under "model" all else but weights (see `Bundle.to_dict`)
     codec.safetensors    weights, fp16 on disk, fp32 in memory
     ar.safetensors
-    nar.safetensors      absent for codecs with one quantizer
+    nar.safetensors      optional: without it, speech is made of the first quantizer alone
     aligner.safetensors  optional: finds the durations of a transcribed prompt, for aligned models
     README.md            model card
 
@@ -54,10 +54,6 @@ class Bundle:
             check_fits("nar", self.nar.config, spec, self.text)
             if self.nar.config.aligned and not self.ar.config.aligned:
                 raise UserError("nar does not fit ar: nar needs durations ('aligned'), which ar does not give")
-        elif spec.n_q > 1:
-            raise UserError(
-                f"nar is missing: codec '{spec.name}' has {spec.n_q} quantizers, ar predicts only the first"
-            )
         if self.aligner is not None:
             check_aligner(self.aligner, spec, self.text)
 

@@ -24,8 +24,6 @@ from valle.data.token_header import TokenHeader
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import text_tokenizer_from_dict
 
-log = logging.getLogger(__name__)
-
 JOBS = {
     "codec": ("valle.tokenizers.codecs.task:CodecTask", "valle.data.codec_data:CodecDataModule"),
     "ar": ("valle.lm.task:ARTask", "valle.data.lm_data:LMDataModule"),
@@ -168,7 +166,8 @@ def tune_memory() -> None:
 
 def _silence_libraries() -> None:
     """Hide what the libraries tell each other, and advertisements."""
-    logging.getLogger("lightning").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in ("does not have many workers", "You have overridden", "LeafSpec", "deprecated in v4.49"):
         warnings.filterwarnings("ignore", f"(?s).*{message}")
 

@@ -70,8 +70,6 @@ def test_another_codec_is_refused(bundle: Bundle, make_codec: Make, codec: dict[
 
 
 def test_parts_that_are_missing_or_contradict_are_refused(bundle: Bundle, make_bundle: Make) -> None:
-    with pytest.raises(UserError, match="nar is missing"):
-        Bundle(bundle.codec, bundle.text, bundle.ar)
     with pytest.raises(UserError, match="made for 50 symbols"):
         make_bundle(text_vocab_size=50)
     plain = make_bundle(aligned=False)

@@ -5,6 +5,7 @@ Shapes: B utterances, S samples, T frames, n_q quantizers, G time-invariant code
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -69,7 +70,9 @@ class SpeechCodes:
         if self.lengths.shape != self.codes.shape[:1]:
             raise ValueError(f"lengths must be [{self.codes.shape[0]}], got {tuple(self.lengths.shape)}")
         if self.time_invariant is not None and self.time_invariant.shape[:1] != self.codes.shape[:1]:
-            raise ValueError(f"time_invariant must be [{self.codes.shape[0]}, G], got {tuple(self.time_invariant.shape)}")
+            raise ValueError(
+                f"time_invariant must be [{self.codes.shape[0]}, G], got {tuple(self.time_invariant.shape)}"
+            )
 
     def __getitem__(self, index: int) -> SpeechCodes:
         """One utterance, trimmed to its length, as a batch of one."""
@@ -109,6 +112,26 @@ class SpeechCodec(nn.Module, ABC):
     def decode_stream(self, chunks: Iterable[Tensor], time_invariant: Tensor | None = None) -> Iterator[Tensor]:
         """Decode code chunks [1, n_q, t] as they come; yields waveforms [1, 1, s]."""
         raise UserError(f"codec '{self.spec.name}' cannot decode a stream; decode the whole utterance instead")
+
+    def decoding_parts(self) -> list[nn.Module]:
+        """The parts that can learn on without changing any code; none unless a codec says so."""
+        return []
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash (16 hex digits) of the weights that decide on codes, as stored in fp16.
+
+        Codecs of equal fingerprint make equal codes, though their decoders may differ: tokens and language models go
+        with either.
+        """
+        decoding = {id(t) for part in self.decoding_parts() for t in (*part.parameters(), *part.buffers())}
+        digest = hashlib.sha256(repr(self.spec).encode())
+        for name, tensor in sorted(self.state_dict(keep_vars=True).items()):
+            if id(tensor) not in decoding:
+                stored = tensor.detach().cpu().half() if tensor.is_floating_point() else tensor.detach().cpu()
+                digest.update(name.encode())
+                digest.update(stored.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def check_codes(self, codes: SpeechCodes) -> None:
         """Raise `ValueError` for codes that this codec cannot have made."""

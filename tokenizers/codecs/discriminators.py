@@ -6,6 +6,7 @@ Shapes: B waveforms of S samples.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class PeriodDiscriminator(nn.Module):
         self.period = period
         sizes = (1, *channels)
         self.convs = nn.ModuleList(
-            weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), padding=(2, 0))) for a, b in zip(sizes, sizes[1:], strict=False)
+            weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), padding=(2, 0))) for a, b in itertools.pairwise(sizes)
         )
         self.out = weight_norm(nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0)))
 

@@ -108,6 +108,11 @@ class VectorQuantizer(nn.Module):
             self.total[dead] = source * fair
 
 
+def _typed(layers: nn.ModuleList) -> list[VectorQuantizer]:
+    """The same layers, for the type checker."""
+    return [layer for layer in layers if isinstance(layer, VectorQuantizer)]
+
+
 class ResidualQuantizer(nn.Module):
     """RVQ: each of `n_q` codebooks quantizes what the ones before it left over (SoundStream, algorithm 1)."""
 
@@ -137,10 +142,42 @@ class ResidualQuantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Sum of the vectors [B, T, D] of `codes` [B, T, n] with any n up to n_q."""
-        out = self.layers[0].decode(codes[..., 0])
-        for i in range(1, codes.shape[-1]):
-            out = out + self.layers[i].decode(codes[..., i])
-        return out
+        parts = [layer.decode(column) for layer, column in zip(_typed(self.layers), codes.unbind(-1), strict=False)]
+        return torch.stack(parts).sum(0)
+
+
+class GroupedResidualQuantizer(nn.Module):
+    """GRVQ: the channels are cut into `groups`, each with an RVQ of its own (HiFi-Codec, section 3.2).
+
+    Codes come layer by layer, and within a layer group by group.
+    """
+
+    def __init__(self, dim: int, groups: int, layers: int, size: int, decay: float = 0.99) -> None:
+        super().__init__()
+        if dim % groups:
+            raise ValueError(f"{dim} channels cannot be cut into {groups} groups")
+        self.groups = nn.ModuleList(ResidualQuantizer(dim // groups, layers, size, decay=decay) for _ in range(groups))
+        self.group_dim = dim // groups
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, depth: Tensor | None = None) -> Quantized:
+        """Quantize `x` [B, T, D]; codes are [B, T, layers * groups]. For `mask` and `depth` see `ResidualQuantizer`."""
+        n = len(self.groups)
+        parts = [
+            # Of the first `depth` codes, every n-th belongs to this group.
+            rvq(part, mask, None if depth is None else (depth - g + n - 1) // n)
+            for g, (rvq, part) in enumerate(zip(self.groups, x.chunk(n, -1), strict=True))
+        ]
+        return Quantized(
+            torch.cat([p.vectors for p in parts], -1),
+            torch.stack([p.codes for p in parts], -1).flatten(-2),
+            torch.stack([p.loss for p in parts]).mean(),
+        )
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Vectors [B, T, D] of the first codes [B, T, n]; a group without any is zero."""
+        n = len(self.groups)
+        parts = [rvq.decode(codes[..., g::n]) for g, rvq in enumerate(self.groups) if g < codes.shape[-1]]
+        return F.pad(torch.cat(parts, -1), (0, self.group_dim * (n - len(parts))))
 
 
 class GroupQuantizer(nn.Module):
@@ -163,4 +200,4 @@ class GroupQuantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors [B, D] of `codes` [B, groups]."""
-        return torch.cat([layer.decode(codes[:, i]) for i, layer in enumerate(self.layers)], -1)
+        return torch.cat([layer.decode(codes[:, i]) for i, layer in enumerate(_typed(self.layers))], -1)

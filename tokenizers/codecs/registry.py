@@ -16,6 +16,9 @@ from valle.tokenizers.errors import UserError
 
 _BUILT_IN = {
     "spectral": "valle.tokenizers.codecs.spectral:SpectralCodec",
+    "hificodec": "valle.tokenizers.codecs.conv:HifiCodec",
+    "ticodec": "valle.tokenizers.codecs.conv:TiCodec",
+    "encodec": "valle.tokenizers.codecs.encodec:Encodec",
 }
 FORMAT_VERSION = 1
 
@@ -74,7 +77,9 @@ def load_codec(folder: str | Path, device: str | torch.device = "cpu") -> Speech
         raise UserError(f"{folder}/config.json has format version {version}; this program reads {FORMAT_VERSION}")
     codec = build_codec(spec.name, config["config"])
     if codec.spec != spec:
-        raise UserError(f"{folder}/config.json contradicts itself: spec {spec} but the configuration gives {codec.spec}")
+        raise UserError(
+            f"{folder}/config.json contradicts itself: spec {spec} but the configuration gives {codec.spec}"
+        )
     load_weights(codec, folder / "codec.safetensors")
     return codec.to(device).eval()
 

@@ -140,13 +140,10 @@ class SpectralCodec(SpeechCodec):
         coarse, fine = decoder_layers
         self.encoder = SpectralEncoder(n_fft, hop_length, dim, hidden, encoder_layers, early_layers)
         self.quantizer = ResidualQuantizer(dim, n_q, codebook_size, code_dim)
-        self.time_invariant = (
-            TimeInvariant(dim, time_invariant_groups, time_invariant_size) if time_invariant else None
-        )
+        self.time_invariant = TimeInvariant(dim, time_invariant_groups, time_invariant_size) if time_invariant else None
         self.decoder = SpectralDecoder(hop_length, dim, hidden, (coarse, fine), upsample)
 
     def decoding_parts(self) -> list[nn.Module]:
-        """The parts that can learn on without changing any code."""
         return [self.decoder] if self.time_invariant is None else [self.decoder, self.time_invariant.out]
 
     def forward(

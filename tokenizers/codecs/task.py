@@ -118,7 +118,7 @@ class CodecTask(LightningModule):
         self.learning_rate = learning_rate
         self.final_learning_rate = final_learning_rate
         self.discriminator_learning_rate = discriminator_learning_rate
-        self.betas = tuple(betas)
+        self.betas = (betas[0], betas[1])
         self.warmup_steps = warmup_steps
         self.max_steps = max_steps
         self.adversarial_from = adversarial_from
@@ -176,7 +176,8 @@ class CodecTask(LightningModule):
 
     def _train_discriminators(self, real: Tensor, fake: Tensor) -> None:
         assert self.discriminators is not None
-        _, optimizer = self.optimizers()
+        # The bare optimizer: Lightning's wrapper would count its steps, too, and `max_steps` would be half as many batches.
+        _, optimizer = self.optimizers(use_pl_optimizer=False)
         loss = discriminator_loss(self.discriminators(real).scores, self.discriminators(fake).scores)
         optimizer.zero_grad()
         self.manual_backward(loss)
@@ -253,7 +254,9 @@ class CodecTask(LightningModule):
             self.log(f"val/mel_distance_{n_q}", distance(part), batch_size=size)
         if codes.time_invariant is not None:
             halves = self._prompt_time_invariant(batch.wav, batch.lengths)
-            self.log("val/mel_distance_prompt", distance(SpeechCodes(codes.codes, codes.lengths, halves)), batch_size=size)
+            self.log(
+                "val/mel_distance_prompt", distance(SpeechCodes(codes.codes, codes.lengths, halves)), batch_size=size
+            )
             foreign = SpeechCodes(codes.codes, codes.lengths, codes.time_invariant.roll(1, 0))
             self.log("val/mel_distance_foreign", distance(foreign), batch_size=size)
 

@@ -6,6 +6,8 @@ Shapes: B utterances, C channels, T frames, D channels of the representation.
 
 from __future__ import annotations
 
+import itertools
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ class TimeInvariantEncoder(nn.Module):
     def __init__(self, channels: int, dim: int = 128, hidden: int = 64) -> None:
         super().__init__()
         sizes = (channels, hidden, hidden, dim)
-        self.convs = nn.ModuleList(nn.Conv1d(a, b, 3, padding=1, bias=False) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv1d(a, b, 3, padding=1, bias=False) for a, b in itertools.pairwise(sizes))
         self.linear = nn.Linear(dim, dim)
         self.norm = nn.BatchNorm1d(dim)
 
@@ -38,11 +40,20 @@ class TimeInvariantEncoder(nn.Module):
 class TimeInvariant(nn.Module):
     """TIRE, group quantization and the way back to the decoder's channels."""
 
-    def __init__(self, channels: int, groups: int = 8, size: int = 1024, dim: int = 128, decay: float = 0.998) -> None:
+    def __init__(
+        self,
+        channels: int,
+        groups: int = 8,
+        size: int = 1024,
+        dim: int = 128,
+        decay: float = 0.998,
+        project: bool = True,
+    ) -> None:
+        """`project=False` adds the quantized representation as it is, as in the released TiCodec: `dim` = `channels`."""
         super().__init__()
         self.encoder = TimeInvariantEncoder(channels, dim)
         self.quantizer = GroupQuantizer(dim, groups, size, decay)
-        self.out = nn.Linear(dim, channels)
+        self.out = nn.Linear(dim, channels) if project else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Quantized]:
         """Features [B, C, T] to the representation [B, D] before, and what it is after quantization."""

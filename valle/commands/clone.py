@@ -160,7 +160,9 @@ def _report(speech: Speech, args: argparse.Namespace, out: str) -> None:
     for note in speech.notes:
         print(f"note: {note}", file=sys.stderr)
     print(
-        f"{out}: {speech.seconds:.1f} s of speech, made in {speech.real_time_factor * speech.seconds:.1f} s", flush=True
+        f"{out}: {speech.seconds:.1f} s of speech, made in {speech.real_time_factor * speech.seconds:.1f} s "
+        f"(real-time factor {speech.real_time_factor:.2f})",
+        flush=True,
     )
 
 

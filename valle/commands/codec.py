@@ -43,7 +43,6 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from valle.code_file import CodeFile
-    from valle.data.token_header import file_hash
     from valle.device import find_device
     from valle.hub import find_model
     from valle.tokenizers.audio import load_audio, save_audio
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     folder = find_model(args.model)
     device = find_device(args.device)
     codec = load_codec(folder, device)
-    codec_hash = file_hash(folder / "codec.safetensors")
+    codec_hash = codec.fingerprint
     n_q = codec.spec.n_q if args.n_q is None else args.n_q
     if not 1 <= n_q <= codec.spec.n_q:
         raise UserError(f"--n-q must be 1 to {codec.spec.n_q} for codec '{codec.spec.name}', got {n_q}")

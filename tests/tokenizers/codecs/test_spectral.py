@@ -12,7 +12,14 @@ from valle.tokenizers.codecs import CodecSpec, SpeechCodes, build_codec, load_co
 from valle.tokenizers.codecs.spectral import SpectralCodec
 from valle.tokenizers.errors import UserError
 
-TINY = dict(dim=32, hidden=64, encoder_layers=3, decoder_layers=(2, 2), codebook_size=64, time_invariant_size=16)
+TINY = {
+    "dim": 32,
+    "hidden": 64,
+    "encoder_layers": 3,
+    "decoder_layers": (2, 2),
+    "codebook_size": 64,
+    "time_invariant_size": 16,
+}
 
 
 @pytest.fixture

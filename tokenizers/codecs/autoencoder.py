@@ -1,0 +1,125 @@
+"""What all codecs built of encoder, residual quantizer, time-invariant part and decoder have in common.
+
+A codec says what its parts are; how they work together, in training, encoding and decoding, stands here once.
+Shapes: B utterances, S samples, T frames, C channels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from valle.tokenizers.codecs.base import SpeechCodec, SpeechCodes, frame_mask
+from valle.tokenizers.codecs.quantizers import GroupedResidualQuantizer, ResidualQuantizer
+from valle.tokenizers.codecs.time_invariant import TimeInvariant
+
+
+class FrameEncoder(nn.Module, ABC):
+    """An encoder in two steps, so that the time-invariant part can read an early layer."""
+
+    @abstractmethod
+    def early_features(self, wav: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`wav` [B, S] to the early layer's output [B, n * T, C]: n steps to a frame.
+
+        mask: bool [B, T], True for frames within the utterance; None if all are. `wav` is zero outside of them.
+        """
+
+    @abstractmethod
+    def forward(self, early: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The early features to the encoder's output [B, T, C]."""
+
+
+@dataclass
+class CodecOutput:
+    """What training needs of one pass.
+
+    wav: [B, 1, S]; codes: [B, T, n_q]; time_invariant_codes: [B, G]; representation: [B, D], TIRE before quantization;
+    reference: the same of the reference segment; commitment: scalar; time_invariant_commitment: scalar
+    """
+
+    wav: Tensor
+    codes: Tensor
+    commitment: Tensor
+    time_invariant_codes: Tensor | None = None
+    representation: Tensor | None = None
+    reference: Tensor | None = None
+    time_invariant_commitment: Tensor | None = None
+
+
+class AutoencoderCodec(SpeechCodec):
+    """A codec of four parts, set by its subclass.
+
+    The decoder takes frames [B, T, C], what the time-invariant part adds [B, C] (or None) and the mask of the frames
+    (or None), and gives a waveform [B, S].
+    """
+
+    encoder: FrameEncoder
+    quantizer: ResidualQuantizer | GroupedResidualQuantizer
+    time_invariant: TimeInvariant | None
+    decoder: nn.Module
+
+    def decoding_parts(self) -> list[nn.Module]:
+        return [self.decoder] if self.time_invariant is None else [self.decoder, self.time_invariant.out]
+
+    def forward(
+        self,
+        wav: Tensor,
+        reference: Tensor | None = None,
+        use_reference: Tensor | None = None,
+        depth: Tensor | None = None,
+    ) -> CodecOutput:
+        """One training pass over `wav` [B, 1, S].
+
+        reference:     [B, 1, S'], another segment of the same utterance
+        use_reference: bool [B], True where the time-invariant codes of `reference`, not of `wav`, go to the decoder
+        depth:         LongTensor [B], quantizers used (quantizer dropout)
+        """
+        early = self.encoder.early_features(wav[:, 0])
+        quantized = self.quantizer(self.encoder(early), depth=depth)
+        if self.time_invariant is None:
+            return CodecOutput(self.decoder(quantized.vectors)[:, None], quantized.codes, quantized.loss)
+        representation = chosen = self.time_invariant.encoder(early.transpose(1, 2))
+        other = None
+        if reference is not None:
+            other = self.time_invariant.encoder(self.encoder.early_features(reference[:, 0]).transpose(1, 2))
+            if use_reference is not None:
+                chosen = torch.where(use_reference[:, None], other, representation)
+        ti = self.time_invariant.quantizer(chosen)
+        return CodecOutput(
+            self.decoder(quantized.vectors, self.time_invariant.out(ti.vectors))[:, None],
+            quantized.codes,
+            quantized.loss,
+            ti.codes,
+            representation,
+            other,
+            ti.loss,
+        )
+
+    @torch.no_grad()
+    def encode(self, wav: Tensor, lengths: Tensor | None = None) -> SpeechCodes:
+        size = wav.shape[-1]
+        samples = torch.full_like(wav[:, 0, 0], size, dtype=torch.long) if lengths is None else lengths
+        frames = -(-samples // self.spec.hop_length)
+        mask = None if lengths is None else frame_mask(frames, self.spec.frames(size))
+        early = self.encoder.early_features(wav[:, 0] * frame_mask(samples, size), mask)
+        codes = self.quantizer(self.encoder(early, mask)).codes
+        if mask is not None:
+            codes = codes.masked_fill(~mask[..., None], 0)
+        ti = None
+        if self.time_invariant is not None:
+            steps = None if mask is None else mask.repeat_interleave(early.shape[1] // mask.shape[1], 1)
+            ti = self.time_invariant(early.transpose(1, 2), steps)[1].codes
+        return SpeechCodes(codes.transpose(1, 2), frames, ti)
+
+    @torch.no_grad()
+    def decode(self, codes: SpeechCodes) -> Tensor:
+        self.check_codes(codes)
+        mask = frame_mask(codes.lengths, codes.codes.shape[-1])
+        ti = None
+        if self.time_invariant is not None and codes.time_invariant is not None:
+            ti = self.time_invariant.decode(codes.time_invariant)
+        wav = self.decoder(self.quantizer.decode(codes.codes.transpose(1, 2)), ti, None if mask.all() else mask)
+        return (wav * frame_mask(codes.lengths * self.spec.hop_length, wav.shape[-1]))[:, None]

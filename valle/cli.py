@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 from typing import NoReturn
 
 from valle import __version__
@@ -20,6 +21,7 @@ COMMANDS = {
     "tokenize": "turn a corpus into phonemes and codes, ready for training",
     "train": "train a part of the model: codec, ar, nar, aligner",
     "export": "put trained parts together as a model that 'clone' can use",
+    "import": "turn a codec that others have trained into a codec folder: hificodec, ticodec, encodec",
     "eval": "measure a codec or a voice-cloning model",
     "info": "say what a model, codec, token or code file holds",
 }
@@ -51,7 +53,9 @@ def build_parser(argv: Sequence[str]) -> Parser:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == wanted:
-            import_module(f"valle.commands.{name}").configure(command)
+            # `import` is a word of Python: its module is import_.py.
+            module = f"{name}_" if iskeyword(name) else name
+            import_module(f"valle.commands.{module}").configure(command)
     return parser
 
 

@@ -81,7 +81,9 @@ class ConvCodec(AutoencoderCodec):
         if time_invariant:
             early, late = (channels >> stages) << stages // 2, decoder_channels >> stages // 2
             if early != late:
-                raise UserError(f"the time-invariant part joins {early} channels of the encoder to {late} of the decoder")
+                raise UserError(
+                    f"the time-invariant part joins {early} channels of the encoder to {late} of the decoder"
+                )
             self.time_invariant = TimeInvariant(
                 early, time_invariant_groups, time_invariant_size, dim=early, project=False
             )

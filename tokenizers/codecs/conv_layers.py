@@ -118,7 +118,7 @@ class UpStage(nn.Module):
 
 
 class ConvEncoder(FrameEncoder):
-    """Waveforms to frames; each of the stages doubles the channels. The early layer is the middle stage."""
+    """Waveforms to frames; each of the stages doubles the channels. The early layer is half of them."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class ConvEncoder(FrameEncoder):
 
 
 class ConvDecoder(nn.Module):
-    """Frames to waveforms; each of the stages halves the channels. The middle one takes the time-invariant part."""
+    """Frames to waveforms; each of the stages halves the channels. The time-invariant part enters before the middle one."""
 
     def __init__(
         self,
@@ -178,15 +178,15 @@ class ConvDecoder(nn.Module):
             for i, (rate, kernel) in enumerate(zip(rates, kernels, strict=True))
         )
         self.last = weight_norm(nn.Conv1d(channels >> len(rates), 1, 7, padding=3))
-        self.middle = len(rates) // 2 - 1
+        self.middle = len(rates) // 2
 
     def forward(self, x: Tensor, time_invariant: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """`x` [B, T, C], `mask` bool [B, T] to a waveform [B, S]; `time_invariant` [B, C'] is added to all steps."""
-        frames = at_rate(mask, 1)
-        x = keep(self.first(keep(x.transpose(1, 2), frames)), frames)
+        steps = at_rate(mask, 1)
+        x = keep(self.first(keep(x.transpose(1, 2), steps)), steps)
         for i, (stage, rate) in enumerate(zip(self.stages, self.rates, strict=True)):
-            steps = at_rate(mask, rate)
-            x = stage(x, steps)
             if i == self.middle and time_invariant is not None:
                 x = keep(x + time_invariant[..., None], steps)
+            steps = at_rate(mask, rate)
+            x = stage(x, steps)
         return torch.tanh(self.last(F.leaky_relu(x, SLOPE)))[:, 0]

@@ -38,7 +38,10 @@ _PARTS = [
     (r"\.plain\.", r".convs2."),
     (r"time_invariant\.encoder\.linear", r"encoder.GlobalTokenEncoder.fn.0"),
     (r"time_invariant\.encoder\.norm", r"encoder.GlobalTokenEncoder.fn.2"),
-    (r"time_invariant\.quantizer\.layers\.(\d+)\.codebook", r"quantizer.quantizer_modules_globaltokens.\1.embedding.weight"),
+    (
+        r"time_invariant\.quantizer\.layers\.(\d+)\.codebook",
+        r"quantizer.quantizer_modules_globaltokens.\1.embedding.weight",
+    ),
 ]
 _UNUSED = re.compile(r"encoder\.linear\.0\.(weight|bias)")
 """TiCodec's files hold a layer that its code never calls."""

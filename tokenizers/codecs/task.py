@@ -111,6 +111,7 @@ class CodecTask(LightningModule):
             codec.requires_grad_(False)
             for part in codec.decoding_parts():
                 part.requires_grad_(True)
+            codec.eval()
         self.discriminators = discriminators
         self.weights = weights or CodecLossWeights()
         resolutions = mel_resolutions or [(2048, 512, 120), (1024, 256, 80), (512, 128, 60), (256, 64, 40)]

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from valle.tokenizers.codecs.quantizers import GroupQuantizer, ResidualQuantizer, VectorQuantizer
+from valle.tokenizers.codecs.quantizers import (
+    GroupedResidualQuantizer,
+    GroupQuantizer,
+    ResidualQuantizer,
+    VectorQuantizer,
+)
 
 
 def test_nearest_code_is_the_brute_force_one() -> None:
@@ -82,3 +87,28 @@ def test_gradient_passes_straight_through() -> None:
     VectorQuantizer(4, 8).eval()(x).vectors.sum().backward()
     assert x.grad is not None
     torch.testing.assert_close(x.grad, torch.ones(3, 4))
+
+
+def test_groups_are_quantized_apart_layer_by_layer() -> None:
+    quantizer = GroupedResidualQuantizer(8, 2, 2, 16).eval()
+    x = torch.randn(3, 5, 8)
+    residual, expected = x, []
+    for layer in range(2):
+        step = []
+        for group, part in enumerate(residual.chunk(2, -1)):
+            codebook = quantizer.groups[group].layers[layer].codebook
+            codes = torch.cdist(part, codebook.expand(3, -1, -1)).argmin(-1)
+            expected.append(codes)
+            step.append(codebook[codes])
+        residual = residual - torch.cat(step, -1)
+    out = quantizer(x)
+    assert torch.equal(out.codes, torch.stack(expected, -1))
+    torch.testing.assert_close(out.vectors, x - residual)
+    torch.testing.assert_close(quantizer.decode(out.codes), out.vectors)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_depth_of_grouped_codes_is_that_of_decoding_the_first_ones(n: int) -> None:
+    quantizer = GroupedResidualQuantizer(8, 2, 2, 16).eval()
+    out = quantizer(torch.randn(1, 5, 8), depth=torch.tensor([n]))
+    torch.testing.assert_close(quantizer.decode(out.codes[..., :n]), out.vectors)

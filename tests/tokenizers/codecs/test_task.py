@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
+from valle.tokenizers.codecs import load_codec, save_codec
 from valle.tokenizers.codecs.discriminators import Discriminators
 from valle.tokenizers.codecs.losses import (
     MultiMelLoss,
@@ -101,6 +102,23 @@ def test_discriminators_learn_only_once_their_time_has_come(tmp_path: Path) -> N
     assert all(not torch.equal(a, b) for a, b in zip(before, judge.parameters(), strict=True))
     assert int(task.steps_done) == 40
     assert discriminator_loss(judge(wav).scores, judge(fake).scores) < 0.7 * told_apart
+
+
+def test_a_decoder_that_learns_alone_leaves_all_codes_as_they_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    codec = tiny_codec()
+    codec(speech())
+    save_codec(codec, tmp_path / "codec")
+    before = load_codec(tmp_path / "codec")
+    task = CodecTask(
+        tiny_codec(), mel_resolutions=RESOLUTIONS, start_from=str(tmp_path / "codec"), decoder_only=True, warmup_steps=1
+    )
+    train(task, 10, tmp_path)
+    assert task.codec.fingerprint == before.fingerprint
+    expected, codes = before.encode(speech()), task.codec.eval().encode(speech())
+    assert torch.equal(codes.codes, expected.codes)
+    assert torch.equal(codes.time_invariant, expected.time_invariant)  # type: ignore[arg-type]
+    assert not torch.allclose(task.codec.decode(codes), before.decode(expected))
 
 
 def test_mel_loss_is_zero_for_equal_and_grows_with_noise() -> None:

@@ -101,7 +101,7 @@ class AutoencoderCodec(SpeechCodec):
     @torch.no_grad()
     def encode(self, wav: Tensor, lengths: Tensor | None = None) -> SpeechCodes:
         size = wav.shape[-1]
-        samples = torch.full_like(wav[:, 0, 0], size, dtype=torch.long) if lengths is None else lengths
+        samples = torch.full(wav.shape[:1], size, device=wav.device) if lengths is None else lengths
         frames = -(-samples // self.spec.hop_length)
         mask = None if lengths is None else frame_mask(frames, self.spec.frames(size))
         early = self.encoder.early_features(wav[:, 0] * frame_mask(samples, size), mask)

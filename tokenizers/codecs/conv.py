@@ -1,7 +1,7 @@
 """HiFi-Codec (arXiv 2305.02765) and TiCodec (2310.00014): one convolutional backbone, two ways to quantize.
 
-HiFi-Codec cuts the channels into groups with a residual quantizer each; TiCodec has one group, and time-invariant codes.
-`valle.tokenizers.codecs.released` reads the weights that their authors give away.
+HiFi-Codec cuts the channels into groups with a residual quantizer each; TiCodec has one group, and codes for what
+does not change in time. `valle.tokenizers.codecs.released` reads the weights that their authors give away.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from valle.tokenizers.errors import UserError
 
 
 class ConvCodec(AutoencoderCodec):
-    """The backbone. Frames are `prod(upsample_rates)` samples: 8·5·4·2 = 320 or 8·5·3·2 = 240 in the released models."""
+    """The backbone. A frame is `prod(upsample_rates)` samples: 8·5·4·2 = 320 or 8·5·3·2 = 240 in released models."""
 
     name: str
 

@@ -1,8 +1,8 @@
 """The convolutional encoder and decoder of HiFi-Codec and TiCodec, as the authors' released code computes them.
 
-The decoder is HiFi-GAN's generator (arXiv 2010.05646, section 2.2); the encoder mirrors it, with a GroupNorm in place of
-plain sums. Everything beyond an utterance's end is held at zero, and left out of the GroupNorm's statistics: it is
-then what the convolutions' own zero padding would be, and a padded batch equals one utterance at a time.
+The decoder is HiFi-GAN's generator (arXiv 2010.05646, section 2.2); the encoder mirrors it, with a GroupNorm after each
+sum. Everything beyond an utterance's end is held at zero, and left out of the GroupNorm's statistics: it is then what
+the convolutions' own zero padding would be, and a padded batch equals one utterance at a time.
 Shapes: B utterances, S samples, T frames, C channels, L steps in time at the rate of the layer.
 """
 
@@ -152,13 +152,13 @@ class ConvEncoder(FrameEncoder):
         return self.last(F.leaky_relu(x, 0.01)).transpose(1, 2)
 
     def _run(self, x: Tensor, part: slice, mask: Tensor | None) -> Tensor:
-        for stage, rate in zip(self.stages[part], self.rates[part], strict=True):  # type: ignore[arg-type]
+        for stage, rate in zip(self.stages[part], self.rates[part], strict=True):
             x = stage(x, at_rate(mask, rate))
         return x
 
 
 class ConvDecoder(nn.Module):
-    """Frames to waveforms; each of the stages halves the channels. The time-invariant part enters before the middle one."""
+    """Frames to waveforms; each of the stages halves the channels. The time-invariant part enters half-way."""
 
     def __init__(
         self,

@@ -65,7 +65,7 @@ class Encodec(SpeechCodec):
     @torch.no_grad()
     def encode(self, wav: Tensor, lengths: Tensor | None = None) -> SpeechCodes:
         size = wav.shape[-1]
-        samples = torch.full_like(wav[:, 0, 0], size, dtype=torch.long) if lengths is None else lengths
+        samples = torch.full(wav.shape[:1], size, device=wav.device) if lengths is None else lengths
         frames, longest = -(-samples // self.spec.hop_length), self.spec.frames(size)
         wav = wav * frame_mask(samples, size)[:, None]
         wav = F.pad(wav, (0, max(longest, _CONTEXT) * self.spec.hop_length - size))

@@ -8,11 +8,14 @@ Shapes: N vectors, D channels, K codes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 @dataclass
@@ -108,9 +111,9 @@ class VectorQuantizer(nn.Module):
             self.total[dead] = source * fair
 
 
-def _typed(layers: nn.ModuleList) -> list[VectorQuantizer]:
+def _typed(layers: nn.ModuleList, kind: type[Layer]) -> list[Layer]:
     """The same layers, for the type checker."""
-    return [layer for layer in layers if isinstance(layer, VectorQuantizer)]
+    return [layer for layer in layers if isinstance(layer, kind)]
 
 
 class ResidualQuantizer(nn.Module):
@@ -142,7 +145,10 @@ class ResidualQuantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Sum of the vectors [B, T, D] of `codes` [B, T, n] with any n up to n_q."""
-        parts = [layer.decode(column) for layer, column in zip(_typed(self.layers), codes.unbind(-1), strict=False)]
+        parts = [
+            layer.decode(column)
+            for layer, column in zip(_typed(self.layers, VectorQuantizer), codes.unbind(-1), strict=False)
+        ]
         return torch.stack(parts).sum(0)
 
 
@@ -176,7 +182,8 @@ class GroupedResidualQuantizer(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors [B, T, D] of the first codes [B, T, n]; a group without any is zero."""
         n = len(self.groups)
-        parts = [rvq.decode(codes[..., g::n]) for g, rvq in enumerate(self.groups) if g < codes.shape[-1]]
+        rvqs = _typed(self.groups, ResidualQuantizer)[: codes.shape[-1]]
+        parts = [rvq.decode(codes[..., g::n]) for g, rvq in enumerate(rvqs)]
         return F.pad(torch.cat(parts, -1), (0, self.group_dim * (n - len(parts))))
 
 
@@ -200,4 +207,6 @@ class GroupQuantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors [B, D] of `codes` [B, groups]."""
-        return torch.cat([layer.decode(codes[:, i]) for i, layer in enumerate(_typed(self.layers))], -1)
+        return torch.cat(
+            [layer.decode(codes[:, i]) for i, layer in enumerate(_typed(self.layers, VectorQuantizer))], -1
+        )

@@ -49,7 +49,7 @@ class TimeInvariant(nn.Module):
         decay: float = 0.998,
         project: bool = True,
     ) -> None:
-        """`project=False` adds the quantized representation as it is, as in the released TiCodec: `dim` = `channels`."""
+        """`project=False` adds the quantized representation as it is, like the released TiCodec: `dim` = `channels`."""
         super().__init__()
         self.encoder = TimeInvariantEncoder(channels, dim)
         self.quantizer = GroupQuantizer(dim, groups, size, decay)

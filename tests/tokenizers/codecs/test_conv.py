@@ -1,7 +1,8 @@
-"""The convolutional codecs: shapes, independence of padding, grouped codes, time-invariant codes, saving and refusing."""
+"""The convolutional codecs: shapes, independence of padding, fewer codes, the voice, training, saving and refusing."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_masked_group_norm_is_group_norm_of_each_utterance() -> None:
 def test_fewer_codes_decode_to_something_else(hificodec: AutoencoderCodec) -> None:
     codes = hificodec.encode(torch.randn(1, 1, 1600))
     outputs = [hificodec.decode(SpeechCodes(codes.codes[:, :n], codes.lengths)) for n in (1, 2, 3, 4)]
-    for fewer, more in zip(outputs, outputs[1:], strict=False):
+    for fewer, more in itertools.pairwise(outputs):
         assert fewer.shape == more.shape and not torch.allclose(fewer, more)
 
 

@@ -1,4 +1,4 @@
-"""Released checkpoints: what the authors' code computes from the same weights, and files that do not belong together."""
+"""Released checkpoints: what the authors' code computes from the same weights; files that do not belong together."""
 
 from __future__ import annotations
 

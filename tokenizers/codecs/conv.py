@@ -56,6 +56,10 @@ class ConvCodec(AutoencoderCodec):
         """
         super().__init__()
         self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        if len(upsample_rates) != len(upsample_kernels) or len(residual_kernels) != len(residual_dilations):
+            raise UserError("there must be as many upsample_kernels as _rates, and residual_dilations as _kernels")
+        if any(kernel % 2 == 0 for kernel in residual_kernels):
+            raise UserError(f"residual_kernels must be odd, got {list(residual_kernels)}")
         for rate, kernel in zip(upsample_rates, upsample_kernels, strict=True):
             if kernel < rate or (kernel - rate) % 2:
                 raise UserError(f"an upsampling kernel must exceed its rate by an even number: not {kernel} for {rate}")

@@ -7,20 +7,20 @@ Vocos (arXiv 2306.00814), the factorised codebooks those of DAC (2306.06546), th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec, SpeechCodes, frame_mask
+from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, FrameEncoder
+from valle.tokenizers.codecs.base import CodecSpec
 from valle.tokenizers.codecs.convnext import ConvNeXtBlock, FrameConv
-from valle.tokenizers.codecs.quantizers import Quantized, ResidualQuantizer
+from valle.tokenizers.codecs.quantizers import ResidualQuantizer
 from valle.tokenizers.codecs.stft import log_magnitude, overlap_add
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
 
 
-class SpectralEncoder(nn.Module):
+class SpectralEncoder(FrameEncoder):
     """Log-magnitude spectra to frames [B, T, C]; also hands out an early layer for the time-invariant part."""
 
     def __init__(self, n_fft: int, hop_length: int, dim: int, hidden: int, layers: int, early: int) -> None:
@@ -32,14 +32,12 @@ class SpectralEncoder(nn.Module):
         self.out = nn.LayerNorm(dim)
 
     def early_features(self, wav: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`wav` [B, S] to the output of the first `early` blocks [B, T, C]."""
         x = self.norm(self.embed(log_magnitude(wav, self.n_fft, self.hop_length)))
         for block in self.blocks[: self.early]:
             x = block(x, mask)
         return x
 
     def forward(self, early: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The early features to the encoder's output [B, T, C]."""
         for block in self.blocks[self.early :]:
             early = block(early, mask)
         return self.out(early)
@@ -86,24 +84,7 @@ class SpectralDecoder(nn.Module):
         return overlap_add(spectrum, self.hop_length)
 
 
-@dataclass
-class CodecOutput:
-    """What training needs of one pass.
-
-    wav: [B, 1, S]; codes: [B, T, n_q]; time_invariant_codes: [B, G]; representation: [B, D], TIRE before quantization;
-    commitment: scalar; time_invariant_commitment: scalar
-    """
-
-    wav: Tensor
-    codes: Tensor
-    commitment: Tensor
-    time_invariant_codes: Tensor | None = None
-    representation: Tensor | None = None
-    reference: Tensor | None = None
-    time_invariant_commitment: Tensor | None = None
-
-
-class SpectralCodec(SpeechCodec):
+class SpectralCodec(AutoencoderCodec):
     """See the module's docstring. `time_invariant=False` is the same codec without the time-invariant part."""
 
     def __init__(
@@ -142,70 +123,3 @@ class SpectralCodec(SpeechCodec):
         self.quantizer = ResidualQuantizer(dim, n_q, codebook_size, code_dim)
         self.time_invariant = TimeInvariant(dim, time_invariant_groups, time_invariant_size) if time_invariant else None
         self.decoder = SpectralDecoder(hop_length, dim, hidden, (coarse, fine), upsample)
-
-    def decoding_parts(self) -> list[nn.Module]:
-        return [self.decoder] if self.time_invariant is None else [self.decoder, self.time_invariant.out]
-
-    def forward(
-        self,
-        wav: Tensor,
-        reference: Tensor | None = None,
-        use_reference: Tensor | None = None,
-        depth: Tensor | None = None,
-    ) -> CodecOutput:
-        """One training pass over `wav` [B, 1, S].
-
-        reference:     [B, 1, S'], another segment of the same utterance
-        use_reference: bool [B], True where the time-invariant codes of `reference`, not of `wav`, go to the decoder
-        depth:         LongTensor [B], quantizers used (quantizer dropout)
-        """
-        early = self.encoder.early_features(wav[:, 0])
-        quantized = self.quantizer(self.encoder(early), depth=depth)
-        if self.time_invariant is None:
-            return CodecOutput(self._waveform(quantized, None), quantized.codes, quantized.loss)
-        own, other = early, None
-        if reference is None:
-            representation, ti = self.time_invariant(own.transpose(1, 2))
-        else:
-            other_early = self.encoder.early_features(reference[:, 0])
-            representation = self.time_invariant.encoder(own.transpose(1, 2))
-            other = self.time_invariant.encoder(other_early.transpose(1, 2))
-            chosen = representation
-            if use_reference is not None:
-                chosen = torch.where(use_reference[:, None], other, representation)
-            ti = self.time_invariant.quantizer(chosen)
-        return CodecOutput(
-            self._waveform(quantized, self.time_invariant.out(ti.vectors)),
-            quantized.codes,
-            quantized.loss,
-            ti.codes,
-            representation,
-            other,
-            ti.loss,
-        )
-
-    def _waveform(self, quantized: Quantized, time_invariant: Tensor | None) -> Tensor:
-        return self.decoder(quantized.vectors, time_invariant)[:, None]
-
-    @torch.no_grad()
-    def encode(self, wav: Tensor, lengths: Tensor | None = None) -> SpeechCodes:
-        samples = torch.full_like(wav[:, 0, 0], wav.shape[-1], dtype=torch.long) if lengths is None else lengths
-        wav = wav[:, 0] * frame_mask(samples, wav.shape[-1])
-        frames = -(-samples // self.spec.hop_length)
-        mask = frame_mask(frames, self.spec.frames(wav.shape[-1]))
-        early = self.encoder.early_features(wav, mask)
-        codes = self.quantizer(self.encoder(early, mask)).codes.masked_fill(~mask[..., None], 0)
-        ti = None
-        if self.time_invariant is not None:
-            ti = self.time_invariant(early.transpose(1, 2), mask)[1].codes
-        return SpeechCodes(codes.transpose(1, 2), frames, ti)
-
-    @torch.no_grad()
-    def decode(self, codes: SpeechCodes) -> Tensor:
-        self.check_codes(codes)
-        mask = frame_mask(codes.lengths, codes.codes.shape[-1])
-        ti = None
-        if self.time_invariant is not None and codes.time_invariant is not None:
-            ti = self.time_invariant.decode(codes.time_invariant)
-        wav = self.decoder(self.quantizer.decode(codes.codes.transpose(1, 2)), ti, mask)
-        return (wav * frame_mask(codes.lengths * self.spec.hop_length, wav.shape[-1]))[:, None]

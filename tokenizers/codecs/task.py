@@ -1,4 +1,4 @@
-"""Training of the spectral codec as a Lightning job (TiCodec, section 2.4, eq. 2)."""
+"""Training of a codec as a Lightning job (TiCodec, section 2.4, eq. 2)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, CodecOutput
 from valle.tokenizers.codecs.base import SpeechCodes
 from valle.tokenizers.codecs.discriminators import Discriminators
 from valle.tokenizers.codecs.losses import (
@@ -21,7 +22,6 @@ from valle.tokenizers.codecs.losses import (
     feature_matching_loss,
 )
 from valle.tokenizers.codecs.registry import load_weights
-from valle.tokenizers.codecs.spectral import CodecOutput, SpectralCodec
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class CodebookUsage:
 
 
 class CodecTask(LightningModule):
-    """Trains a `SpectralCodec`: mel loss from the first step, adversarial losses from `adversarial_from` on.
+    """Trains an `AutoencoderCodec`: mel loss from the first step, adversarial losses from `adversarial_from` on.
 
     Batches are `valle.data.codec_data.SegmentBatch`es. For a share `cross_time_invariant` of the utterances the
     time-invariant codes that reach the decoder are those of the *other* segment: cloning decodes with the prompt's
@@ -66,7 +66,7 @@ class CodecTask(LightningModule):
 
     def __init__(
         self,
-        codec: SpectralCodec,
+        codec: AutoencoderCodec,
         discriminators: Discriminators | None = None,
         weights: CodecLossWeights | None = None,
         mel_resolutions: list[tuple[int, int, int]] | None = None,
@@ -177,7 +177,7 @@ class CodecTask(LightningModule):
 
     def _train_discriminators(self, real: Tensor, fake: Tensor) -> None:
         assert self.discriminators is not None
-        # The bare optimizer: Lightning's wrapper would count its steps, too, and `max_steps` would be half as many batches.
+        # The bare optimizer: Lightning's wrapper would count its steps, too, and half as many batches make `max_steps`.
         _, optimizer = self.optimizers(use_pl_optimizer=False)
         loss = discriminator_loss(self.discriminators(real).scores, self.discriminators(fake).scores)
         optimizer.zero_grad()

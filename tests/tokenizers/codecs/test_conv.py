@@ -146,7 +146,9 @@ def test_save_and_load_give_the_same_codes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
+        ({"upsample_kernels": (11, 8)}, "as many upsample_kernels as _rates"),
         ({"upsample_kernels": (11, 8, 3)}, "not 3 for 2"),
+        ({"residual_kernels": (3, 4)}, "must be odd"),
         ({"n_q": 3, "groups": 2}, "multiple of groups, got 3 and 2"),
         ({"channels": 96}, "multiple of 64, got 96"),
         ({"decoder_channels": 64}, "joins 16 channels of the encoder to 32 of the decoder"),

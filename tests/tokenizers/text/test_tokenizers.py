@@ -153,7 +153,7 @@ def test_round_trip_through_json_and_pickle(name: str, request: pytest.FixtureRe
     tokenizer: TextTokenizer = request.getfixturevalue(name)
     for copy in (
         text_tokenizer_from_dict(json.loads(json.dumps(tokenizer.to_dict()))),
-        pickle.loads(pickle.dumps(tokenizer)),  # noqa: S301  what worker processes do
+        pickle.loads(pickle.dumps(tokenizer)),
     ):
         assert type(copy) is type(tokenizer)
         assert copy.vocab == tokenizer.vocab

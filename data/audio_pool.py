@@ -139,7 +139,7 @@ def _decode(cuts: Path, folder: Path, sample_rate: int, jobs: int) -> None:
 def _decoded(cuts: Path, sample_rate: int, jobs: int) -> Iterator[tuple[str, str, np.ndarray]]:
     """(id, speaker, int16 [S]) of every readable cut, in the manifest's order."""
 
-    def decode(cut: object) -> tuple[object, np.ndarray | UserError]:
+    def decode(cut: Any) -> tuple[Any, np.ndarray | UserError]:
         try:
             wav = cut_audio(cut, sample_rate)
         except UserError as error:

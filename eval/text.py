@@ -15,6 +15,8 @@ from valle.tokenizers.text.normalise import normalise
 
 _EDGE_APOSTROPHE = re.compile(r"(?<!\w)'|'(?!\w)")
 _MIN_SKIPPED_WORDS = 2
+_TITLES = {"mr": "mister", "mrs": "missus", "dr": "doctor"}
+"""Recognisers write them without the period by which the text rules know them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def normalise_for_scoring(text: str, language: str = "en-us") -> str:
     text = normalise(text, language).lower()
     # Categories, not \w: the vowel signs of Indic scripts are marks.
     text = "".join(c if unicodedata.category(c)[0] in "LMN" or c == "'" else " " for c in text)
-    return " ".join(_EDGE_APOSTROPHE.sub(" ", text).split())
+    return " ".join(_TITLES.get(word, word) for word in _EDGE_APOSTROPHE.sub(" ", text).split())
 
 
 def score_text(reference: str, hypothesis: str, language: str = "en-us") -> TextScore:

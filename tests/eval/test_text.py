@@ -27,6 +27,8 @@ def test_more_words_than_there_should_be_make_more_than_100_percent() -> None:
     ("reference", "hypothesis"),
     [
         ("Mr. Smith paid $5!", "MISTER SMITH PAID FIVE DOLLARS"),
+        ("Dr. Hale saw Mrs. Lee", "dr hale saw mrs lee"),
+        ("MISTER HALE", "mr hale"),
         ("It was 1999.", "it was nineteen ninety-nine"),
         ("twenty-one well-known men", "Twenty one well known men"),
         ("I don’t know", "i don't know"),

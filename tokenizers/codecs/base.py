@@ -110,7 +110,11 @@ class SpeechCodec(nn.Module, ABC):
         """
 
     def decode_stream(self, chunks: Iterable[Tensor], time_invariant: Tensor | None = None) -> Iterator[Tensor]:
-        """Decode code chunks [1, n_q, t] as they come; yields waveforms [1, 1, s]."""
+        """Decode code chunks [1, n_q, t] as they come.
+
+        Yields exactly one waveform [1, 1, s] for each chunk, with s = 0 while a look-ahead is filled, and then one with
+        what is left: so a caller who has one chunk only can ask for its waveform without having the next chunk.
+        """
         raise UserError(f"codec '{self.spec.name}' cannot decode a stream; decode the whole utterance instead")
 
     def decoding_parts(self) -> list[nn.Module]:

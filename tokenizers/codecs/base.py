@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,6 +84,42 @@ class SpeechCodes:
         return SpeechCodes(self.codes.to(device), self.lengths.to(device), ti)
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How many frames before and after its own decide on what a frame sounds like."""
+
+    past: int
+    future: int
+
+
+class DecodeStream(ABC):
+    """One utterance, decoded while its frames come; made by `SpeechCodec.decode_stream`."""
+
+    def __init__(self) -> None:
+        self.finished = False
+
+    def push(self, codes: Tensor) -> Tensor:
+        """Take the next frames, `codes` [n_q, T] with any T; give the audio [S] that is certain by now, if any."""
+        if self.finished:
+            raise ValueError("the stream has been finished; start another one for the next utterance")
+        if codes.dim() != 2:
+            raise ValueError(f"codes must be [n_q, T], got {tuple(codes.shape)}")
+        return self._push(codes)
+
+    def finish(self) -> Tensor:
+        """The rest of the audio [S]: all pieces together are T * hop_length samples."""
+        if self.finished:
+            raise ValueError("the stream has been finished already")
+        self.finished = True
+        return self._finish()
+
+    @abstractmethod
+    def _push(self, codes: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _finish(self) -> Tensor: ...
+
+
 class SpeechCodec(nn.Module, ABC):
     """A codec: waveform to codes and back.
 
@@ -94,6 +129,9 @@ class SpeechCodec(nn.Module, ABC):
 
     spec: CodecSpec
     config: dict[str, Any]
+    reach: Reach | None = Reach(past=24, future=10)
+    """Of the decoder, for `decode_stream`; None where a frame may depend on all the others. The default is that of
+    the spectral codec: the future it leaves out is 60 dB below the signal."""
 
     @abstractmethod
     def encode(self, wav: Tensor, lengths: Tensor | None = None) -> SpeechCodes:
@@ -109,13 +147,17 @@ class SpeechCodec(nn.Module, ABC):
         Accepts fewer quantizers than `spec.n_q`: the first `codes.codes.shape[1]` are used.
         """
 
-    def decode_stream(self, chunks: Iterable[Tensor], time_invariant: Tensor | None = None) -> Iterator[Tensor]:
-        """Decode code chunks [1, n_q, t] as they come.
+    def decode_stream(self, time_invariant: Tensor | None = None) -> DecodeStream:
+        """Start decoding an utterance whose frames are still to come; `time_invariant`: its codes [G].
 
-        Yields exactly one waveform [1, 1, s] for each chunk, with s = 0 while a look-ahead is filled, and then one with
-        what is left: so a caller who has one chunk only can ask for its waveform without having the next chunk.
+        Causal codecs give exactly what `decode` gives; the others wait for `reach.future` frames, and then come within
+        -40 dB of it. Raises `UserError` if the codec cannot.
         """
-        raise UserError(f"codec '{self.spec.name}' cannot decode a stream; decode the whole utterance instead")
+        from valle.tokenizers.codecs.stream import WindowStream
+
+        if self.reach is None:
+            raise UserError(f"codec '{self.spec.name}' cannot decode a stream; decode the whole utterance instead")
+        return WindowStream(self, self.reach, time_invariant)
 
     def decoding_parts(self) -> list[nn.Module]:
         """The parts that can learn on without changing any code; none unless a codec says so."""

@@ -7,10 +7,11 @@ does not change in time. `valle.tokenizers.codecs.released` reads the weights th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
-from valle.tokenizers.codecs.base import CodecSpec
+from valle.tokenizers.codecs.base import CodecSpec, Reach
 from valle.tokenizers.codecs.conv_layers import NORM_GROUP, ConvDecoder, ConvEncoder
 from valle.tokenizers.codecs.quantizers import GroupedResidualQuantizer
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
@@ -94,6 +95,22 @@ class ConvCodec(AutoencoderCodec):
         self.decoder = ConvDecoder(
             channels, decoder_channels, upsample_rates, upsample_kernels, residual_kernels, residual_dilations
         )
+        self.reach = _reach(upsample_rates, upsample_kernels, residual_kernels, residual_dilations)
+
+
+def _reach(
+    rates: Sequence[int], kernels: Sequence[int], residual_kernels: Sequence[int], dilations: Sequence[Sequence[int]]
+) -> Reach:
+    """How many frames the decoder's convolutions see to each side."""
+    # Each of a residual block's dilated convolutions is followed by a plain one.
+    block = max(sum(k // 2 * (d + 1) for d in ds) for k, ds in zip(residual_kernels, dilations, strict=True))
+    frames, steps = 3.0, 1
+    for rate, kernel in zip(rates, kernels, strict=True):
+        frames += (kernel - 1) // rate / steps
+        steps *= rate
+        frames += block / steps
+    side = math.ceil(frames + 3 / steps)
+    return Reach(side, side)
 
 
 class HifiCodec(ConvCodec):

@@ -15,14 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec, SpeechCodes, frame_mask
+from valle.tokenizers.codecs.encodec_stream import START, EncodecStream
 from valle.tokenizers.codecs.quantizers import ResidualQuantizer
 from valle.tokenizers.errors import UserError
 
 QUANTIZERS = {1.5: 2, 3.0: 4, 6.0: 8, 12.0: 16, 24.0: 32}
 """Codes per frame by bandwidth in kbit/s: 75 frames a second, 10 bits a code."""
 WEIGHTS_URL = "https://dl.fbaipublicfiles.com/encodec/v0/encodec_24khz-d7cc33bc.th"
-_CONTEXT = 7
-"""Frames. Convolutions start from a reflection of their input, and the longest one reaches over this many frames."""
 
 
 class Encodec(SpeechCodec):
@@ -68,7 +67,7 @@ class Encodec(SpeechCodec):
         samples = torch.full(wav.shape[:1], size, device=wav.device) if lengths is None else lengths
         frames, longest = -(-samples // self.spec.hop_length), self.spec.frames(size)
         wav = wav * frame_mask(samples, size)[:, None]
-        wav = F.pad(wav, (0, max(longest, _CONTEXT) * self.spec.hop_length - size))
+        wav = F.pad(wav, (0, max(longest, START) * self.spec.hop_length - size))
         latent = self.encoder(wav)[..., :longest].transpose(1, 2)
         codes = self.quantizer(latent).codes.masked_fill(~frame_mask(frames, longest)[..., None], 0)
         return SpeechCodes(codes.transpose(1, 2), frames)
@@ -78,10 +77,13 @@ class Encodec(SpeechCodec):
         self.check_codes(codes)
         longest = codes.codes.shape[-1]
         known = codes.codes * frame_mask(codes.lengths, longest)[:, None]
-        known = F.pad(known, (0, max(0, _CONTEXT - longest)))
+        known = F.pad(known, (0, max(0, START - longest)))
         wav = self.decoder(self.quantizer.decode(known.transpose(1, 2)).transpose(1, 2))
         wav = wav[..., : longest * self.spec.hop_length]
         return wav * frame_mask(codes.lengths * self.spec.hop_length, wav.shape[-1])[:, None]
+
+    def decode_stream(self, time_invariant: Tensor | None = None) -> EncodecStream:
+        return EncodecStream(self)
 
 
 def _seanet() -> tuple[nn.Module, nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from valle.data.audio_pool import AudioPool
 from valle.data.loader import BatchPlan, ResumableLoader
+from valle.data.phone_frames import PhoneFrames
 from valle.data.split import held_out
 from valle.tokenizers.errors import UserError
 
@@ -22,10 +24,14 @@ class SegmentBatch:
     """Two random segments of each of B utterances (the pair is what TiCodec's consistency loss needs, eq. 1).
 
     wav, wav2:  FloatTensor [B, 1, S] and [B, 1, S'], zeros beyond the end of a short utterance
+    speakers:   LongTensor [B], a number for each speaker's name
+    phones:     LongTensor [B, T], the text token spoken in each codec frame of `wav`, -1 where it is not known
     """
 
     wav: Tensor
     wav2: Tensor
+    speakers: Tensor
+    phones: Tensor | None = None
 
 
 @dataclass
@@ -45,6 +51,7 @@ class SegmentDataset(Dataset):
 
     Utterances are drawn in proportion to their duration: every second of audio is seen equally often.
     `max_gain_db`: both segments are made louder or softer by the same random amount, never to clip.
+    `phones`: says what is spoken in the first segment; without it batches have no phones.
     """
 
     def __init__(
@@ -56,8 +63,10 @@ class SegmentDataset(Dataset):
         max_gain_db: float = 0.0,
         rank: int = 0,
         reference_samples: int | None = None,
+        phones: PhoneFrames | None = None,
     ) -> None:
         self.pool = pool
+        self.phones = phones
         self.segment_samples = segment_samples
         self.reference_samples = reference_samples or segment_samples
         self.batch_size = batch_size
@@ -65,23 +74,31 @@ class SegmentDataset(Dataset):
         self.max_gain_db = max_gain_db
         self.rank = rank
         self._ends = np.cumsum(pool.lengths)
+        self._speakers = torch.tensor([zlib.crc32(name.encode()) for name in pool.speakers])
 
     def __getitem__(self, step: int) -> SegmentBatch:
         rng = np.random.default_rng((self.seed, step, self.rank))
         utterances = np.searchsorted(self._ends, rng.integers(self._ends[-1], size=self.batch_size), side="right")
-        first, second = (
+        (first, offsets), (second, _) = (
             self._segments(utterances, size, rng) for size in (self.segment_samples, self.reference_samples)
         )
         gain = 10 ** (torch.from_numpy(rng.uniform(-1, 1, self.batch_size)).float() * self.max_gain_db / 20)
         peak = torch.maximum(first.abs().amax(1), second.abs().amax(1)).clamp_min(1e-4)
         gain = torch.minimum(gain, (1 / peak).clamp_min(1))[:, None]
-        return SegmentBatch((first * gain)[:, None], (second * gain)[:, None])
+        phones = None
+        if self.phones is not None:
+            ids = [self.pool.ids[u] for u in utterances]
+            seconds = [(o / self.pool.sample_rate, self.segment_samples / self.pool.sample_rate) for o in offsets]
+            phones = torch.stack([self.phones(i, start, size) for i, (start, size) in zip(ids, seconds, strict=True)])
+        speakers = self._speakers[torch.from_numpy(utterances)]
+        return SegmentBatch((first * gain)[:, None], (second * gain)[:, None], speakers, phones)
 
-    def _segments(self, utterances: np.ndarray, size: int, rng: np.random.Generator) -> Tensor:
-        """One random segment of `size` samples of each utterance: [B, size]."""
+    def _segments(self, utterances: np.ndarray, size: int, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
+        """One random segment of `size` samples of each utterance, [B, size], and where they begin, [B]."""
         last = np.maximum(self.pool.lengths[utterances] - size, 0)
         offsets = rng.integers(last + 1)
-        return torch.stack([self.pool.segment(u, int(o), size) for u, o in zip(utterances, offsets, strict=True)])
+        segments = [self.pool.segment(u, int(o), size) for u, o in zip(utterances, offsets, strict=True)]
+        return torch.stack(segments), offsets
 
 
 class _Steps(BatchPlan):
@@ -108,6 +125,8 @@ class CodecDataModule(LightningDataModule):
     batch_size:      pairs of segments in a batch (of each rank)
     steps_per_epoch: batches that Lightning is told to be an epoch
     max_gain_db:     random gain of a pair of segments, uniform in +- this; 0 turns it off
+    phone_tokens:    folder made by `valle tokenize --aligner` with any codec of the same frame rate: says what is
+                     spoken in which frame, for the codec's loss `phones`; utterances that it lacks have no phones
     val_cuts:        manifest of the validation utterances; else a part of the data is held out
     val_fraction, val_by: share of the data held out, by "speaker" (new voices) or by "utterance"
     val_utterances:  at most this many validation utterances, spread evenly over the held-out ones
@@ -129,6 +148,7 @@ class CodecDataModule(LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         max_gain_db: float = 0.0,
+        phone_tokens: str | None = None,
         val_cuts: str | None = None,
         val_fraction: float = 0.02,
         val_by: Literal["speaker", "utterance"] = "speaker",
@@ -153,6 +173,7 @@ class CodecDataModule(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.max_gain_db = max_gain_db
+        self.phone_tokens = phone_tokens
         self.val_cuts = val_cuts
         self.val_fraction = val_fraction
         self.val_by = val_by
@@ -182,6 +203,7 @@ class CodecDataModule(LightningDataModule):
             self.max_gain_db,
             rank,
             self.reference_samples,
+            PhoneFrames(self.phone_tokens) if self.phone_tokens else None,
         )
         plan = _Steps(self.steps_per_epoch, f"{len(self.train_pool)} utterances with seed {self.seed}")
         return ResumableLoader(dataset, plan, self.num_workers)

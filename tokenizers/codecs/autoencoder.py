@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from valle.tokenizers.codecs.base import SpeechCodec, SpeechCodes, frame_mask
+from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.codecs.quantizers import GroupedResidualQuantizer, ResidualQuantizer
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
 
@@ -21,10 +22,11 @@ class FrameEncoder(nn.Module, ABC):
     """An encoder in two steps, so that the time-invariant part can read an early layer."""
 
     @abstractmethod
-    def early_features(self, wav: Tensor, mask: Tensor | None = None) -> Tensor:
+    def early_features(self, wav: Tensor, mask: Tensor | None = None, disguise: Disguise | None = None) -> Tensor:
         """`wav` [B, S] to the early layer's output [B, n * T, C]: n steps to a frame.
 
         mask: bool [B, T], True for frames within the utterance; None if all are. `wav` is zero outside of them.
+        disguise: changes what is heard; only for encoders of spectra
         """
 
     @abstractmethod
@@ -37,7 +39,8 @@ class CodecOutput:
     """What training needs of one pass.
 
     wav: [B, 1, S]; codes: [B, T, n_q]; time_invariant_codes: [B, G]; representation: [B, D], TIRE before quantization;
-    reference: the same of the reference segment; commitment: scalar; time_invariant_commitment: scalar
+    reference: the same of the reference segment; commitment: scalar; time_invariant_commitment: scalar;
+    first: [B, T, C], what quantizer 1 alone gives; voice: [B, D], TIRE as quantized for the decoder
     """
 
     wav: Tensor
@@ -47,6 +50,8 @@ class CodecOutput:
     representation: Tensor | None = None
     reference: Tensor | None = None
     time_invariant_commitment: Tensor | None = None
+    first: Tensor | None = None
+    voice: Tensor | None = None
 
 
 class AutoencoderCodec(SpeechCodec):
@@ -61,6 +66,9 @@ class AutoencoderCodec(SpeechCodec):
     time_invariant: TimeInvariant | None
     decoder: nn.Module
 
+    def code_vectors(self) -> Tensor:
+        return self.quantizer.code_vectors()
+
     def decoding_parts(self) -> list[nn.Module]:
         return [self.decoder] if self.time_invariant is None else [self.decoder, self.time_invariant.out]
 
@@ -70,17 +78,20 @@ class AutoencoderCodec(SpeechCodec):
         reference: Tensor | None = None,
         use_reference: Tensor | None = None,
         depth: Tensor | None = None,
+        disguise: Disguise | None = None,
     ) -> CodecOutput:
         """One training pass over `wav` [B, 1, S].
 
         reference:     [B, 1, S'], another segment of the same utterance
         use_reference: bool [B], True where the time-invariant codes of `reference`, not of `wav`, go to the decoder
         depth:         LongTensor [B], quantizers used (quantizer dropout)
+        disguise:      of what the encoder hears; not of the reference, nor of what the decoder has to give
         """
-        early = self.encoder.early_features(wav[:, 0])
+        early = self.encoder.early_features(wav[:, 0], disguise=disguise)
         quantized = self.quantizer(self.encoder(early), depth=depth)
         if self.time_invariant is None:
-            return CodecOutput(self.decoder(quantized.vectors)[:, None], quantized.codes, quantized.loss)
+            decoded = self.decoder(quantized.vectors)[:, None]
+            return CodecOutput(decoded, quantized.codes, quantized.loss, first=quantized.first)
         representation = chosen = self.time_invariant.encoder(early.transpose(1, 2))
         other = None
         if reference is not None:
@@ -96,6 +107,8 @@ class AutoencoderCodec(SpeechCodec):
             representation,
             other,
             ti.loss,
+            quantized.first,
+            ti.vectors,
         )
 
     @torch.no_grad()

@@ -159,6 +159,10 @@ class SpeechCodec(nn.Module, ABC):
             raise UserError(f"codec '{self.spec.name}' cannot decode a stream; decode the whole utterance instead")
         return WindowStream(self, self.reach, time_invariant)
 
+    def code_vectors(self) -> Tensor | None:
+        """What each code of each quantizer adds to a frame, [n_q, K, C]; None where a codec does not say."""
+        return None
+
     def decoding_parts(self) -> list[nn.Module]:
         """The parts that can learn on without changing any code; none unless a codec says so."""
         return []

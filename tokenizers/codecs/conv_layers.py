@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from valle.tokenizers.codecs.autoencoder import FrameEncoder
+from valle.tokenizers.codecs.disguise import Disguise
+from valle.tokenizers.errors import UserError
 
 SLOPE = 0.1
 NORM_GROUP = 16
@@ -141,7 +143,9 @@ class ConvEncoder(FrameEncoder):
         self.last = nn.Conv1d(channels, channels, 3, padding=1)
         self.early = len(rates) // 2
 
-    def early_features(self, wav: Tensor, mask: Tensor | None = None) -> Tensor:
+    def early_features(self, wav: Tensor, mask: Tensor | None = None, disguise: Disguise | None = None) -> Tensor:
+        if disguise is not None:
+            raise UserError("this codec's encoder reads waveforms, not spectra: they cannot be disguised")
         wav = F.pad(wav, (0, -wav.shape[-1] % self.hop_length))
         x = keep(self.first(wav[:, None]), at_rate(mask, self.hop_length))
         return self._run(x, slice(0, self.early), mask).transpose(1, 2)

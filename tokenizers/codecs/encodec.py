@@ -58,6 +58,9 @@ class Encodec(SpeechCodec):
             raise UserError(f"{weights or WEIGHTS_URL} is not EnCodec for 24 kHz: {error}") from error
         return codec.eval()
 
+    def code_vectors(self) -> Tensor:
+        return self.quantizer.code_vectors()
+
     def decoding_parts(self) -> list[nn.Module]:
         return [self.decoder]
 

@@ -20,11 +20,15 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 @dataclass
 class Quantized:
-    """vectors: [..., D] with straight-through gradient; codes: LongTensor [..., n]; loss: commitment loss, scalar."""
+    """vectors: [..., D] with straight-through gradient; codes: LongTensor [..., n]; loss: commitment loss, scalar.
+
+    first: [..., D], what a stack's first quantizer alone gives
+    """
 
     vectors: Tensor
     codes: Tensor
     loss: Tensor
+    first: Tensor | None = None
 
 
 class VectorQuantizer(nn.Module):
@@ -129,19 +133,25 @@ class ResidualQuantizer(nn.Module):
         mask:  [B, T], True for frames that count
         depth: LongTensor [B]: how many quantizers each utterance uses (quantizer dropout); default all
         """
-        residual, out, losses, codes = x, torch.zeros_like(x), [], []
+        residual, out, losses, codes, first = x, torch.zeros_like(x), [], [], None
         for i, layer in enumerate(self.layers):
             active = mask
             if depth is not None:
                 uses = (i < depth)[:, None].expand(x.shape[:2])
                 active = uses if mask is None else uses & mask
             step = layer(residual, active)
+            first = step.vectors if first is None else first
             vectors = step.vectors if depth is None else step.vectors * (i < depth)[:, None, None]
             out = out + vectors
             residual = residual - vectors
             losses.append(step.loss)
             codes.append(step.codes)
-        return Quantized(out, torch.stack(codes, -1), torch.stack(losses).mean())
+        return Quantized(out, torch.stack(codes, -1), torch.stack(losses).mean(), first)
+
+    def code_vectors(self) -> Tensor:
+        """The vector of each code of each quantizer, [n_q, K, D]."""
+        layers = _typed(self.layers, VectorQuantizer)
+        return torch.stack([layer.decode(torch.arange(layer.size, device=layer.codebook.device)) for layer in layers])
 
     def decode(self, codes: Tensor) -> Tensor:
         """Sum of the vectors [B, T, D] of `codes` [B, T, n] with any n up to n_q."""
@@ -178,6 +188,15 @@ class GroupedResidualQuantizer(nn.Module):
             torch.stack([p.codes for p in parts], -1).flatten(-2),
             torch.stack([p.loss for p in parts]).mean(),
         )
+
+    def code_vectors(self) -> Tensor:
+        """The vector of each code, zero in the channels of the other groups, [n_q, K, D]."""
+        n = len(self.groups)
+        parts = [
+            F.pad(rvq.code_vectors(), (g * self.group_dim, (n - 1 - g) * self.group_dim))
+            for g, rvq in enumerate(_typed(self.groups, ResidualQuantizer))
+        ]
+        return torch.stack(parts, 1).flatten(0, 1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors [B, T, D] of the first codes [B, T, n]; a group without any is zero."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, FrameEncoder
 from valle.tokenizers.codecs.base import CodecSpec
 from valle.tokenizers.codecs.convnext import ConvNeXtBlock, FrameConv
+from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.codecs.quantizers import ResidualQuantizer
 from valle.tokenizers.codecs.stft import log_magnitude, overlap_add
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
@@ -31,8 +32,9 @@ class SpectralEncoder(FrameEncoder):
         self.blocks = nn.ModuleList(ConvNeXtBlock(dim, hidden) for _ in range(layers))
         self.out = nn.LayerNorm(dim)
 
-    def early_features(self, wav: Tensor, mask: Tensor | None = None) -> Tensor:
-        x = self.norm(self.embed(log_magnitude(wav, self.n_fft, self.hop_length)))
+    def early_features(self, wav: Tensor, mask: Tensor | None = None, disguise: Disguise | None = None) -> Tensor:
+        spectra = log_magnitude(wav, self.n_fft, self.hop_length)
+        x = self.norm(self.embed(spectra if disguise is None else disguise(spectra)))
         for block in self.blocks[: self.early]:
             x = block(x, mask)
         return x
@@ -50,7 +52,9 @@ class SpectralDecoder(nn.Module):
     phase of high harmonics to stay coherent from one frame to the next.
     """
 
-    def __init__(self, hop_length: int, dim: int, hidden: int, layers: tuple[int, int], upsample: int) -> None:
+    def __init__(
+        self, hop_length: int, dim: int, hidden: int, layers: tuple[int, int], upsample: int, time_invariant: bool
+    ) -> None:
         super().__init__()
         self.upsample = upsample
         self.hop_length = hop_length // upsample
@@ -58,30 +62,40 @@ class SpectralDecoder(nn.Module):
         self.embed = FrameConv(dim, dim, 7, padding=3)
         self.norm = nn.LayerNorm(dim)
         self.coarse = nn.ModuleList(ConvNeXtBlock(dim, hidden) for _ in range(layers[0]))
+        # Scale and shift of every block's input; as in FiLM (arXiv 1709.07871), which starts with no effect.
+        self.voice = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(sum(layers) if time_invariant else 0))
+        for layer in self.voice.parameters():
+            nn.init.zeros_(layer)
         self.expand = nn.Linear(dim, upsample * dim)
         self.fine = nn.ModuleList(ConvNeXtBlock(dim, hidden) for _ in range(layers[1]))
         self.out_norm = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, self.n_fft + 2)
 
     def forward(self, x: Tensor, time_invariant: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """`time_invariant` [B, C] is added to every frame after the first coarse block."""
+        """`time_invariant` [B, C] is added to every frame after the first coarse block, and modulates every block."""
         if mask is not None:
             x = x * mask[..., None]
         x = self.norm(self.embed(x))
         for i, block in enumerate(self.coarse):
             if i == 1 and time_invariant is not None:
                 x = x + time_invariant[:, None]
-            x = block(x, mask)
+            x = block(self._voiced(x, i, time_invariant), mask)
         x = self.expand(x).reshape(x.shape[0], -1, x.shape[2])
         mask = None if mask is None else mask.repeat_interleave(self.upsample, 1)
-        for block in self.fine:
-            x = block(x, mask)
+        for i, block in enumerate(self.fine, len(self.coarse)):
+            x = block(self._voiced(x, i, time_invariant), mask)
         log_size, phase = self.out(self.out_norm(x)).float().chunk(2, -1)
         # exp() of an untrained output must not overflow; 1e2 is above any bin of a full-scale signal.
         spectrum = torch.polar(log_size.exp().clamp(max=1e2), phase)
         if mask is not None:
             spectrum = spectrum * mask[..., None]
         return overlap_add(spectrum, self.hop_length)
+
+    def _voiced(self, x: Tensor, block: int, time_invariant: Tensor | None) -> Tensor:
+        if time_invariant is None:
+            return x
+        scale, shift = self.voice[block](time_invariant)[:, None].chunk(2, -1)
+        return torch.addcmul(shift, x, 1 + scale)
 
 
 class SpectralCodec(AutoencoderCodec):
@@ -122,4 +136,4 @@ class SpectralCodec(AutoencoderCodec):
         self.encoder = SpectralEncoder(n_fft, hop_length, dim, hidden, encoder_layers, early_layers)
         self.quantizer = ResidualQuantizer(dim, n_q, codebook_size, code_dim)
         self.time_invariant = TimeInvariant(dim, time_invariant_groups, time_invariant_size) if time_invariant else None
-        self.decoder = SpectralDecoder(hop_length, dim, hidden, (coarse, fine), upsample)
+        self.decoder = SpectralDecoder(hop_length, dim, hidden, (coarse, fine), upsample, time_invariant)

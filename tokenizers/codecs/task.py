@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, CodecOutput
 from valle.tokenizers.codecs.base import SpeechCodes
 from valle.tokenizers.codecs.discriminators import Discriminators
+from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.codecs.losses import (
     MultiMelLoss,
     adversarial_loss,
@@ -22,6 +24,7 @@ from valle.tokenizers.codecs.losses import (
     feature_matching_loss,
 )
 from valle.tokenizers.codecs.registry import load_weights
+from valle.tokenizers.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,14 @@ class CodecLossWeights:
     commitment: float = 0.25
     time_invariant_commitment: float = 0.25
     consistency: float = 1.0
+    phones: float = 0.0
+    speakers: float = 0.0
+
+
+PHONE_CLASSES = 256
+"""More than any phoneme tokenizer has."""
+SPEAKER_CLASSES = 4096
+"""Speakers are told apart modulo this; two who share a class do no harm."""
 
 
 class CodebookUsage:
@@ -62,6 +73,13 @@ class CodecTask(LightningModule):
     Batches are `valle.data.codec_data.SegmentBatch`es. For a share `cross_time_invariant` of the utterances the
     time-invariant codes that reach the decoder are those of the *other* segment: cloning decodes with the prompt's
     codes, and so a codec that only ever sees its own would be used outside of what it was trained for.
+
+    Two things make quantizer 1 and the time-invariant codes fit for a language model that predicts little else:
+
+    - utterances that use only the first `disguise_depth` quantizers reach the encoder disguised
+      (`valle.tokenizers.codecs.disguise`), while the decoder gets the true one's time-invariant codes and must give it.
+    - the loss `phones` asks quantizer 1's frames for the phone that is spoken (data that has phones: `phone_tokens`),
+      the loss `speakers` the time-invariant codes for the speaker.
     """
 
     def __init__(
@@ -80,6 +98,10 @@ class CodecTask(LightningModule):
         adversarial_from: int = 5000,
         discriminator_every: int = 1,
         quantizer_dropout: float = 0.5,
+        depth_shares: list[float] | None = None,
+        disguise_depth: int = 0,
+        disguise_warp: float = 1.25,
+        disguise_tone: float = 0.3,
         cross_time_invariant: float = 0.5,
         clip_gradient: float = 1.0,
         start_from: str | None = None,
@@ -95,6 +117,9 @@ class CodecTask(LightningModule):
             adversarial_from: first step with adversarial losses.
             discriminator_every: the discriminators learn at every so many steps.
             quantizer_dropout: share of utterances that use only the first 1..n_q quantizers.
+            depth_shares: instead of it, the shares of utterances that use 1, 2, … n_q quantizers.
+            disguise_depth: see the class; 0 turns it off.
+            disguise_warp, disguise_tone: how far a disguise goes, see `Disguise.draw`.
             cross_time_invariant: see the class.
             clip_gradient: largest norm of a gradient.
             start_from: folder of a codec whose weights to start from.
@@ -124,7 +149,23 @@ class CodecTask(LightningModule):
         self.max_steps = max_steps
         self.adversarial_from = adversarial_from
         self.discriminator_every = discriminator_every
-        self.quantizer_dropout = quantizer_dropout
+        n_q = codec.spec.n_q
+        if depth_shares is None:
+            depth_shares = [quantizer_dropout / n_q] * (n_q - 1) + [1 - quantizer_dropout * (n_q - 1) / n_q]
+        if len(depth_shares) != n_q or abs(sum(depth_shares) - 1) > 1e-6 or min(depth_shares) < 0:
+            raise UserError(f"depth_shares must be {n_q} shares that sum to 1, one per quantizer, got {depth_shares}")
+        self.depth_shares = torch.tensor(depth_shares)
+        if disguise_depth and codec.time_invariant is None:
+            raise UserError("disguise_depth needs a codec with time-invariant codes, which say what the true voice is")
+        self.disguise_depth, self.disguise_warp, self.disguise_tone = disguise_depth, disguise_warp, disguise_tone
+        width = codec.quantizer.decode(torch.zeros(1, 1, n_q, dtype=torch.long)).shape[-1]
+        self.phone_head = nn.Linear(width, PHONE_CLASSES) if self.weights.phones else None
+        self.speaker_head: nn.Linear | None = None
+        if self.weights.speakers:
+            if codec.time_invariant is None:
+                raise UserError("the loss 'speakers' needs a codec with time-invariant codes")
+            width = codec.time_invariant.encoder.linear.out_features
+            self.speaker_head = nn.Linear(width, SPEAKER_CLASSES)
         self.cross_time_invariant = cross_time_invariant
         self.clip_gradient = clip_gradient
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
@@ -140,6 +181,8 @@ class CodecTask(LightningModule):
 
     def configure_optimizers(self) -> Any:
         learning = [p for p in self.codec.parameters() if p.requires_grad]
+        for head in filter(None, (self.phone_head, self.speaker_head)):
+            learning += head.parameters()
         generator = torch.optim.AdamW(learning, self.learning_rate, self.betas, weight_decay=0.01)
         if self.discriminators is None:
             return generator
@@ -152,11 +195,11 @@ class CodecTask(LightningModule):
         step = int(self.steps_done)
         self._set_learning_rates(step)
         wav, reference = batch.wav, batch.wav2
-        out = self._generate(wav, reference)
+        out, own_voice = self._generate(wav, reference)
         judged = self.discriminators is not None and step >= self.adversarial_from
         if judged and step % self.discriminator_every == 0:
             self._train_discriminators(wav, out.wav.detach())
-        self._train_codec(out, wav, judged)
+        self._train_codec(out, batch, own_voice, judged)
         self.usage.add(out.codes)
         if out.time_invariant_codes is not None:
             self.time_invariant_usage.add(out.time_invariant_codes)
@@ -164,16 +207,24 @@ class CodecTask(LightningModule):
             self._log_usage()
         self.steps_done += 1
 
-    def _generate(self, wav: Tensor, reference: Tensor) -> CodecOutput:
-        """One pass; the draws depend on the step alone, so that a resumed run repeats an uninterrupted one."""
-        batch, n_q = wav.shape[0], self.codec.spec.n_q
+    def _generate(self, wav: Tensor, reference: Tensor) -> tuple[CodecOutput, Tensor]:
+        """One pass, and which utterances [B] the encoder heard in their own voice.
+
+        The draws depend on the step alone, so that a resumed run repeats an uninterrupted one.
+        """
+        batch, device = wav.shape[0], wav.device
         draw = torch.Generator().manual_seed(int(self.steps_done))
-        drop = torch.rand(batch, generator=draw) < self.quantizer_dropout
-        depth = torch.where(drop, torch.randint(1, n_q + 1, (batch,), generator=draw), n_q).to(wav.device)
+        depth = 1 + torch.multinomial(self.depth_shares, batch, True, generator=draw)
+        own = torch.ones(batch, dtype=torch.bool)
         if self.codec.time_invariant is None:
-            return self.codec(wav, depth=depth)
-        cross = (torch.rand(batch, generator=draw) < self.cross_time_invariant).to(wav.device)
-        return self.codec(wav, reference, cross, depth)
+            return self.codec(wav, depth=depth.to(device)), own.to(device)
+        cross = torch.rand(batch, generator=draw) < self.cross_time_invariant
+        disguise = None
+        if self.disguise_depth:
+            own = depth > self.disguise_depth
+            disguise = Disguise.draw(~own, self.disguise_warp, self.disguise_tone, draw).to(device)
+        out = self.codec(wav, reference, (cross | ~own).to(device), depth.to(device), disguise)
+        return out, own.to(device)
 
     def _train_discriminators(self, real: Tensor, fake: Tensor) -> None:
         assert self.discriminators is not None
@@ -186,14 +237,21 @@ class CodecTask(LightningModule):
         optimizer.step()
         self.log("train/discriminator", loss)
 
-    def _train_codec(self, out: CodecOutput, wav: Tensor, judged: bool) -> None:
-        weights = self.weights
+    def _train_codec(self, out: CodecOutput, batch: Any, own_voice: Tensor, judged: bool) -> None:
+        weights, wav = self.weights, batch.wav
         mel = self.mel(out.wav, wav)
         losses = {"mel": mel * weights.mel, "commitment": out.commitment * weights.commitment}
         if out.time_invariant_commitment is not None:
             losses["ti_commitment"] = out.time_invariant_commitment * weights.time_invariant_commitment
-        if out.representation is not None and out.reference is not None:
-            losses["consistency"] = consistency_loss(out.representation, out.reference) * weights.consistency
+        if out.representation is not None and out.reference is not None and own_voice.any():
+            same = consistency_loss(out.representation[own_voice], out.reference[own_voice])
+            losses["consistency"] = same * weights.consistency
+        if self.phone_head is not None:
+            losses["phones"] = self._phone_loss(out, batch.phones) * weights.phones
+        if self.speaker_head is not None and out.voice is not None:
+            logits, speakers = self.speaker_head(out.voice).float(), batch.speakers % SPEAKER_CLASSES
+            losses["speakers"] = F.cross_entropy(logits, speakers) * weights.speakers
+            self.log("train/speaker_accuracy", (logits.argmax(-1) == speakers).float().mean())
         if judged:
             assert self.discriminators is not None
             self.discriminators.requires_grad_(False)
@@ -213,6 +271,17 @@ class CodecTask(LightningModule):
             optimizer.step()
         self.log_dict({f"train/{name}": loss for name, loss in losses.items()})
         self.log_dict({"train/mel_distance": mel, "train/gradient": norm}, prog_bar=True)
+
+    def _phone_loss(self, out: CodecOutput, phones: Tensor | None) -> Tensor:
+        """Cross-entropy of the phone, known for the frames where `phones` [B, T] is not negative."""
+        if phones is None:
+            raise UserError("the weight of the loss 'phones' is not 0, but the data has none; set data.phone_tokens")
+        assert self.phone_head is not None and out.first is not None
+        logits = self.phone_head(out.first).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), phones.flatten(), ignore_index=-1, reduction="sum")
+        known = (phones >= 0).sum().clamp_min(1)
+        self.log("train/phone_accuracy", (logits.argmax(-1) == phones).sum() / known)
+        return loss / known
 
     def _set_learning_rates(self, step: int) -> None:
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))

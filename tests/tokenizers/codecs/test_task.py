@@ -22,7 +22,8 @@ from valle.tokenizers.codecs.losses import (
     mel_filterbank,
 )
 from valle.tokenizers.codecs.spectral import SpectralCodec
-from valle.tokenizers.codecs.task import CodebookUsage, CodecTask
+from valle.tokenizers.codecs.task import CodebookUsage, CodecLossWeights, CodecTask
+from valle.tokenizers.errors import UserError
 
 RECORDING = Path(__file__).parents[3] / "valle/assets/eval/3331-159605-0007.opus"
 RESOLUTIONS = [(512, 128, 40), (128, 32, 20)]
@@ -32,6 +33,8 @@ RESOLUTIONS = [(512, 128, 40), (128, 32, 20)]
 class Segments:
     wav: Tensor
     wav2: Tensor
+    speakers: Tensor
+    phones: Tensor | None = None
 
 
 def speech(batch: int = 4, samples: int = 8000) -> Tensor:
@@ -46,7 +49,7 @@ def tiny_codec() -> SpectralCodec:
     )
 
 
-def tiny_task(steps: int, adversarial_from: int | None = None) -> CodecTask:
+def tiny_task(steps: int, adversarial_from: int | None = None, weights: CodecLossWeights | None = None) -> CodecTask:
     torch.manual_seed(0)
     judge = None
     if adversarial_from is not None:
@@ -54,6 +57,7 @@ def tiny_task(steps: int, adversarial_from: int | None = None) -> CodecTask:
     return CodecTask(
         tiny_codec(),
         judge,
+        weights,
         mel_resolutions=RESOLUTIONS,
         learning_rate=3e-3,
         warmup_steps=10,
@@ -64,9 +68,9 @@ def tiny_task(steps: int, adversarial_from: int | None = None) -> CodecTask:
     )
 
 
-def train(task: LightningModule, steps: int, folder: Path) -> None:
+def train(task: LightningModule, steps: int, folder: Path, phones: Tensor | None = None) -> None:
     wav = speech()
-    batches = [Segments(wav, wav)] * steps
+    batches = [Segments(wav, wav, torch.arange(4), phones)] * steps
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -120,6 +124,49 @@ def test_a_decoder_that_learns_alone_leaves_all_codes_as_they_are(tmp_path: Path
     assert torch.equal(codes.codes, expected.codes)
     assert torch.equal(codes.time_invariant, expected.time_invariant)  # type: ignore[arg-type]
     assert not torch.allclose(task.codec.decode(codes), before.decode(expected))
+
+
+def test_disguised_utterances_take_their_voice_from_the_reference() -> None:
+    task = CodecTask(tiny_codec(), mel_resolutions=RESOLUTIONS, depth_shares=[0.5, 0, 0, 0.5], disguise_depth=1)
+    wav = speech()
+    task.codec(wav)
+    task.codec.eval()  # so that nothing but the disguise and the drawn depths differ
+    out, own = task._generate(wav, wav.flip(0))
+    assert own.any() and not own.all()
+    assert out.reference is not None and out.representation is not None
+    silent, _ = task._generate(wav, torch.zeros_like(wav))
+    changed = (out.wav - silent.wav).abs().amax((1, 2)) > 0
+    assert changed[~own].all()
+    plain = task.codec(wav)
+    heard_alike = (out.codes[..., 0] == plain.codes[..., 0]).float().mean(1)
+    assert (heard_alike[own] == 1).all() and (heard_alike[~own] < 0.9).all()
+
+
+def test_quantizer_1_learns_the_phones_where_they_are_known(tmp_path: Path) -> None:
+    phones = torch.arange(25).div(5, rounding_mode="floor").repeat(4, 1)
+    phones[:, 20:] = -1
+    task = tiny_task(100, weights=CodecLossWeights(phones=10.0))
+    train(task, 100, tmp_path, phones)
+    assert task.phone_head is not None
+    first = task.codec(speech()).first
+    guess = task.phone_head(first).argmax(-1)
+    assert (guess == phones)[phones >= 0].float().mean() > 0.8
+    with pytest.raises(UserError, match="phone_tokens"):
+        train(task, 1, tmp_path)
+
+
+def test_time_invariant_codes_learn_the_speakers(tmp_path: Path) -> None:
+    task = tiny_task(60, weights=CodecLossWeights(speakers=5.0))
+    train(task, 60, tmp_path)
+    voice = task.codec(speech()).voice
+    assert task.speaker_head is not None
+    assert task.speaker_head(voice).argmax(-1).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("shares", [[1.0], [0.5, 0.5, 0.5, 0.5], [1.5, -0.5, 0, 0]])
+def test_depth_shares_must_be_shares(shares: list[float]) -> None:
+    with pytest.raises(UserError, match="depth_shares"):
+        CodecTask(tiny_codec(), depth_shares=shares)
 
 
 def test_mel_loss_is_zero_for_equal_and_grows_with_noise() -> None:

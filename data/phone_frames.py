@@ -1,0 +1,44 @@
+"""Which text token is spoken at what time, read from a tokenised corpus with durations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from valle.data.shards import TokenDataset
+from valle.tokenizers.errors import UserError
+
+
+class PhoneFrames:
+    """Tokens by utterance and time, from a folder that `valle tokenize --aligner` made.
+
+    The codec with which it was tokenised matters only by its frame rate: that of the tokens given.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        data = TokenDataset([folder])
+        if data.header.aligner_hash is None:
+            raise UserError(f"{folder} has no durations; tokenize with --aligner")
+        self.frame_rate = data.header.codec.frame_rate
+        self._tokens: dict[str, np.ndarray] = {}
+        for i, utterance_id in enumerate(data.ids):
+            item = data[i]
+            assert item.durations is not None
+            self._tokens[utterance_id] = item.phonemes.repeat_interleave(item.durations).numpy().astype(np.int16)
+
+    def __call__(self, utterance_id: str, start: float, seconds: float) -> Tensor:
+        """Tokens of the frames of an excerpt, LongTensor [T]; -1 where nothing is known. `start` in seconds.
+
+        The excerpt's frames need not lie on those of the corpus: each takes the token at its centre.
+        """
+        count = round(seconds * self.frame_rate)
+        out = torch.full((count,), -1, dtype=torch.long)
+        tokens = self._tokens.get(utterance_id)
+        if tokens is not None:
+            first = int(start * self.frame_rate + 0.5)
+            known = torch.from_numpy(tokens[first : first + count].astype(np.int64))
+            out[: len(known)] = known
+        return out

@@ -4,6 +4,7 @@ from valle.lm.ar import ARLogits, ARModel, ARSteps
 from valle.lm.complete import complete
 from valle.lm.config import LMConfig
 from valle.lm.decode import generate
+from valle.lm.decoder import Decoder, Row
 from valle.lm.nar import NARModel
 from valle.lm.request import Generated, Request
 from valle.lm.sampling import Sampling
@@ -13,10 +14,12 @@ __all__ = [
     "ARLogits",
     "ARModel",
     "ARSteps",
+    "Decoder",
     "Generated",
     "LMConfig",
     "NARModel",
     "Request",
+    "Row",
     "Sampling",
     "complete",
     "from_checkpoint",

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from valle.lm.alignment import IGNORE, advance_targets, frame_pointers, legal_advances
 from valle.lm.config import LMConfig
-from valle.lm.prefix import Prefix, PrefixEmbedding
+from valle.lm.prefix import PrefixEmbedding
 from valle.lm.transformer import Transformer, prefix_causal_mask
 
 
@@ -112,7 +112,7 @@ class ARModel(nn.Module):
     ) -> ARLogits:
         """Logits of all steps of known speech; `phonemes` [B, L], `time_invariant` [B, G] or None."""
         prefix = self.prefix(phonemes, phoneme_lengths, time_invariant)
-        frames = self.embed(prefix, steps.previous, steps.pointers, steps.spent)
+        frames = self.embed(prefix.context, steps.previous, steps.pointers, steps.spent)
         size, count = prefix.x.shape[1], frames.shape[1]
         counters = (torch.arange(size, device=frames.device), torch.arange(count, device=frames.device))
         mask = prefix_causal_mask(prefix.exists, count)
@@ -120,11 +120,11 @@ class ARModel(nn.Module):
         legal = self.legal_advances(phonemes, phoneme_lengths) if self.config.aligned else None
         return self.logits(hidden[:, size:], legal, steps.pointers)
 
-    def embed(self, prefix: Prefix, previous: Tensor, pointers: Tensor | None, spent: Tensor | None) -> Tensor:
-        """Inputs [B, S, D] of steps whose last known codes are `previous` [B, S]."""
+    def embed(self, context: Tensor | None, previous: Tensor, pointers: Tensor | None, spent: Tensor | None) -> Tensor:
+        """Inputs [B, S, D] of steps whose last known codes are `previous` [B, S]; `context`: see `Prefix`."""
         x = self.code(previous)
-        if prefix.context is not None and pointers is not None and spent is not None:
-            x = x + self.prefix.frame_context(prefix.context, pointers, spent)
+        if context is not None and pointers is not None and spent is not None:
+            x = x + self.prefix.frame_context(context, pointers, spent)
         return x
 
     def legal_advances(self, phonemes: Tensor, phoneme_lengths: Tensor) -> Tensor:

@@ -1,43 +1,62 @@
-"""A KV cache of fixed size, allocated once: decoding writes into it and never grows it."""
+"""A KV cache in which every row stands at its own place; decoding writes into it and seldom grows it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from valle.lm.config import LMConfig
 
+PAGE = 256
+"""The cache grows by whole pages, and by at least half of itself."""
+
 
 class KVCache:
-    """Keys and values of all layers: [layers, B, capacity, H, h].
+    """Keys and values of all layers: [layers, B, H, capacity, h].
 
-    Before each forward pass `select` says into which slots the pass writes. Rows may stand at different slots.
+    Before each forward pass `select` or `begin` says where the pass writes and what it sees.
     """
 
-    def __init__(
-        self, config: LMConfig, batch: int, capacity: int, device: torch.device | str, dtype: torch.dtype
-    ) -> None:
-        shape = (config.layers, batch, capacity, config.heads, config.head_dim)
+    def __init__(self, config: LMConfig, rows: int, device: torch.device | str, dtype: torch.dtype) -> None:
         # Zeros, not `empty`: a masked slot still takes part as 0 x value, and 0 x NaN is NaN.
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.rows = torch.arange(batch, device=device)[:, None]
-        self.slots = torch.zeros(batch, 0, dtype=torch.long, device=device)
-        self.visible = 0
+        self.keys = torch.zeros(config.layers, rows, config.heads, PAGE, config.head_dim, device=device, dtype=dtype)
+        self.values = torch.zeros_like(self.keys)
+        self.first, self.visible = 0, 0
+        self.slots: Tensor | None = None
 
     @property
     def capacity(self) -> int:
-        return self.keys.shape[2]
+        return self.keys.shape[3]
+
+    def reserve(self, positions: int) -> None:
+        """Make room for so many positions in each row."""
+        if positions > self.capacity:
+            pages = -(-max(positions, self.capacity * 3 // 2) // PAGE)
+            more = (0, 0, 0, pages * PAGE - self.capacity)
+            self.keys, self.values = F.pad(self.keys, more), F.pad(self.values, more)
+
+    def begin(self, row: int) -> None:
+        """The next pass fills the start of one row and sees nothing but itself."""
+        self.first, self.slots = row, None
 
     def select(self, slots: Tensor, visible: int) -> None:
-        """The next pass writes to `slots` [B, S] and attends to the first `visible` slots, at most the capacity."""
-        if visible > self.capacity:
-            raise ValueError(f"the cache holds {self.capacity} positions, {visible} are needed")
-        self.slots, self.visible = slots, visible
+        """The next pass writes one position to `slots` [n] of rows 0..n-1 and sees their first `visible` positions."""
+        self.slots, self.visible = slots[:, None, None, None], visible
+
+    def move(self, origin: int, to: int, size: int) -> None:
+        """Copy the first `size` positions of row `origin` over those of row `to`."""
+        self.keys[:, to, :, :size] = self.keys[:, origin, :, :size]
+        self.values[:, to, :, :size] = self.values[:, origin, :, :size]
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store `key` and `value` [B, H, S, h]; gives all visible ones, [B, H, visible, h]."""
-        place = (self.rows, self.slots)
+        """Store `key` and `value` [n, H, S, h]; gives all that the pass sees, [n, H, visible, h]."""
         keys, values = self.keys[layer], self.values[layer]
-        keys[place], values[place] = key.transpose(1, 2), value.transpose(1, 2)
-        return keys[:, : self.visible].transpose(1, 2), values[:, : self.visible].transpose(1, 2)
+        if self.slots is None:
+            keys[self.first, :, : key.shape[2]], values[self.first, :, : key.shape[2]] = key[0], value[0]
+            return key, value
+        count = len(key)
+        keys, values, place = keys[:count], values[:count], self.slots.expand_as(key)
+        keys.scatter_(2, place, key)
+        values.scatter_(2, place, value)
+        return keys[:, :, : self.visible], values[:, :, : self.visible]

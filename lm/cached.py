@@ -1,63 +1,96 @@
-"""The AR model one step at a time.
+"""The AR model one step at a time, for any number of utterances at different places.
 
-Shapes: B requests, L text tokens, G time-invariant codes, P = G + L.
+Shapes: n rows in use, L text tokens, P = G + L tokens of the prefix, T' prompt frames, D width.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from valle.lm.ar import ARLogits, ARModel
+from valle.lm.ar import ARLogits, ARModel, ARSteps
 from valle.lm.cache import KVCache
 from valle.lm.request import RequestBatch
 from valle.lm.transformer import prefix_causal_mask
 
+BLOCK = 64
+"""Attention looks at whole blocks of positions, so that rounding does not depend on how long other rows are."""
+
 
 class CachedAR:
-    """An `ARModel` in the middle of a batch: gives the logits of one step after another from its KV cache."""
+    """An `ARModel` with a KV cache of `rows` rows, used from 0 on.
 
-    def __init__(self, model: ARModel, inputs: RequestBatch, max_new: int) -> None:
-        self.model = model
-        self.device = inputs.phonemes.device
-        self.prefix = model.prefix(inputs.phonemes, inputs.phoneme_lengths, inputs.time_invariant)
-        self.legal = model.legal_advances(inputs.phonemes, inputs.phoneme_lengths) if model.config.aligned else None
+    A row is filled alone, so what it holds does not depend on the others. `stepper` makes the single steps: the model
+    itself, or a copy of it in lower precision (`valle.lm.precision`).
+    """
+
+    def __init__(self, model: ARModel, rows: int, stepper: ARModel | None = None) -> None:
+        self.model, self.stepper = model, stepper or model
+        config, weight = model.config, self.stepper.code.weight
+        self.device = weight.device
+        self.cache = KVCache(config, rows, self.device, weight.dtype)
+        self.used = [0] * rows
+        """Positions in use, known without asking the device; never less than the true number."""
+        self.size = torch.zeros(rows, dtype=torch.long, device=self.device)
+        self.time = torch.zeros_like(self.size)
+        self.context = torch.zeros(rows, 1, config.dim, device=self.device, dtype=weight.dtype)
+        self.legal = torch.zeros(rows, 1, config.max_advance + 1, dtype=torch.bool, device=self.device)
+        self.slots = torch.arange(0, device=self.device)
+
+    def enter(self, row: int, inputs: RequestBatch) -> ARSteps:
+        """Fill `row` with a batch of one: its prefix and its prompt. Gives the steps [1, T' + 1] of the prompt.
+
+        The last of these steps is not done yet: it is the first one for `step`.
+        """
+        model = self.model
+        prefix = model.prefix(inputs.phonemes, inputs.phoneme_lengths, inputs.time_invariant)
         steps = model.steps(inputs.phoneme_lengths, inputs.codes[:, 0], inputs.code_lengths, inputs.durations)
-        batch, self.size = self.prefix.exists.shape
-        self.filled = steps.previous.shape[1]
-        self.time = inputs.code_lengths
-        capacity = self.size + self.filled + max_new
-        self.cache = KVCache(model.config, batch, capacity, self.device, self.prefix.x.dtype)
-        self.slots = torch.arange(capacity, device=self.device)
+        size, frames = prefix.x.shape[1], inputs.codes.shape[2]
+        known = (None if s is None else s[:, :frames] for s in (steps.previous, steps.pointers, steps.spent))
+        previous, pointers, spent = known
+        assert previous is not None
+        x = torch.cat((prefix.x, model.embed(prefix.context, previous, pointers, spent)), dim=1)
+        counters = torch.cat((torch.arange(size, device=self.device), torch.arange(frames, device=self.device)))
+        self.cache.reserve(size + frames)
+        self.cache.begin(row)
+        model.transformer(x, counters[None], prefix_causal_mask(prefix.exists, frames), cache=self.cache)
 
-        frames = model.embed(self.prefix, steps.previous, steps.pointers, steps.spent)
-        counters = torch.cat((self.slots[: self.size], self.slots[: self.filled]))
-        visible = self.size + self.filled
-        self.cache.select(self.slots[:visible].expand(batch, visible), visible)
-        mask = prefix_causal_mask(self.prefix.exists, self.filled)
-        x = torch.cat((self.prefix.x, frames), dim=1)
-        hidden = model.transformer(x, counters[None], mask, cache=self.cache)
-        # Each row goes on from the end of its own prompt.
-        rows = torch.arange(batch, device=self.device)
-        last = hidden[rows, self.size + self.time][:, None]
-        self.pointers = None if steps.pointers is None else steps.pointers[rows, self.time]
-        self.first = self._logits(last, self.pointers)
+        self.size[row], self.time[row], self.used[row] = size, frames, size + frames
+        if prefix.context is not None:
+            length = prefix.context.shape[1]
+            more = (0, 0, 0, max(0, length - self.context.shape[1]))
+            self.context, self.legal = F.pad(self.context, more), F.pad(self.legal, more)
+            self.context[row, :length] = prefix.context[0]
+            self.legal[row, :length] = model.legal_advances(inputs.phonemes, inputs.phoneme_lengths)[0]
+        return steps
 
     def step(self, previous: Tensor, pointers: Tensor | None, spent: Tensor | None) -> ARLogits:
-        """Logits [B, ...] of the next step, after `previous` [B]; `pointers` [B] and `spent` [B] if aligned."""
-        self.time = self.time + 1
-        self.filled += 1
-        visible = self.size + self.filled
-        slot = self.size + self.time[:, None]
-        self.cache.select(slot, visible)
-        # Slots between a short prompt's end and the longest one's are overwritten as the row gets there.
-        frames_seen = self.slots[self.size : visible] <= slot
-        mask = torch.cat((self.prefix.exists, frames_seen), dim=1)[:, None, None, :]
-        place = (None, None) if pointers is None or spent is None else (pointers[:, None], spent[:, None])
-        x = self.model.embed(self.prefix, previous[:, None], *place)
-        hidden = self.model.transformer(x, self.time[:, None], mask, cache=self.cache)
-        return self._logits(hidden, pointers)
+        """Logits [n, ...] of the next step of rows 0..n-1, after codes `previous` [n].
 
-    def _logits(self, hidden: Tensor, pointers: Tensor | None) -> ARLogits:
-        logits = self.model.logits(hidden, self.legal, None if pointers is None else pointers[:, None])
+        pointers, spent: [n], where the last frame stands in the text; for the aligned kind
+        """
+        count, model = len(previous), self.stepper
+        self.used[:count] = [used + 1 for used in self.used[:count]]
+        visible = -(-max(self.used[:count]) // BLOCK) * BLOCK
+        self.cache.reserve(visible)
+        if len(self.slots) < visible:
+            self.slots = torch.arange(self.cache.capacity, device=self.device)
+        slot = self.size[:count] + self.time[:count]
+        self.cache.select(slot, visible)
+        mask = (self.slots[:visible] <= slot[:, None])[:, None, None]
+        place = None if pointers is None or spent is None else (pointers[:, None], spent[:, None])
+        context = None if place is None else self.context[:count]
+        x = model.embed(context, previous[:, None], *(place or (None, None)))
+        hidden = model.transformer(x, self.time[:count, None], mask, cache=self.cache)
+        self.time[:count] += 1
+        logits = model.logits(hidden, None if place is None else self.legal[:count], place and place[0])
         return ARLogits(logits.codes[:, 0], None if logits.advances is None else logits.advances[:, 0])
+
+    def move(self, origin: int, to: int) -> None:
+        """Row `to` becomes a copy of row `origin`."""
+        if origin != to:
+            self.cache.move(origin, to, self.used[origin])
+            self.used[to] = self.used[origin]
+            for state in (self.size, self.time, self.context, self.legal):
+                state[to] = state[origin]

@@ -54,28 +54,27 @@ def test_cached_steps_equal_the_whole_pass(make_config, make_batch, aligned):
     with torch.inference_mode():
         whole = model(batch.phonemes, batch.phoneme_lengths, steps, batch.time_invariant)
         # The known frames go in as a prompt, the others one by one; each row stands at its own time.
-        cut = torch.arange(7) < known[:, None]
         durations = None
         if aligned:
             spoken = torch.arange(batch.codes.shape[2]) < known[:, None]
             durations = torch.zeros_like(batch.durations).scatter_add_(1, steps.pointers[:, 1:], spoken.long())
-        inputs = RequestBatch(
-            batch.phonemes,
-            batch.phoneme_lengths,
-            torch.zeros(3, dtype=torch.long),
-            batch.codes[:, :, :7] * cut[:, None],
-            known,
-            durations,
-            batch.time_invariant,
-        )
-        cached = CachedAR(model, inputs, 12)
-        logits = cached.first
+        cached, first = CachedAR(model, 3), []
+        for row in range(3):
+            inputs = RequestBatch(
+                batch.phonemes[row : row + 1, : batch.phoneme_lengths[row]],
+                batch.phoneme_lengths[row : row + 1],
+                torch.zeros(1, dtype=torch.long),
+                batch.codes[row : row + 1, :, : known[row]],
+                known[row : row + 1],
+                None if durations is None else durations[row : row + 1, : batch.phoneme_lengths[row]],
+                batch.time_invariant[row : row + 1],
+            )
+            first.append(cached.enter(row, inputs).previous[0, -1])
         rows = torch.arange(3)
         for ahead in range(12):
             at = (known + ahead).clamp(max=steps.previous.shape[1] - 1)
-            if ahead:
-                place = (steps.pointers[rows, at], steps.spent[rows, at]) if aligned else (None, None)
-                logits = cached.step(steps.previous[rows, at], *place)
+            place = (steps.pointers[rows, at], steps.spent[rows, at]) if aligned else (None, None)
+            logits = cached.step(steps.previous[rows, at] if ahead else torch.stack(first), *place)
             real = known + ahead <= batch.code_lengths
             torch.testing.assert_close(logits.codes[real], whole.codes[rows, at][real], atol=1e-4, rtol=1e-4)
             if aligned:

@@ -26,6 +26,8 @@ class Row:
 
     request: Request
     index: int
+    steps: int = 0
+    """Taken so far; about as many frames have been said."""
     said: Generated | None = None
 
 
@@ -100,6 +102,8 @@ class Decoder:
             return []
         state = self._state.first(count)
         self.steps += 1
+        for row in self.rows:
+            row.steps += 1
         if self.model.config.aligned:
             pointers = state.pointers.minimum(state.last_token)
             self._choose_aligned(state, self.ar.step(state.previous, pointers, state.spent))

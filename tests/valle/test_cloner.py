@@ -11,8 +11,10 @@ import torch
 
 import valle
 from valle import VoiceCloner
-from valle.cloner import BATCH, MAX_CHARACTERS, PAUSE_SECONDS, Speech
+from valle.joining import FADE_SECONDS, SENTENCE_PAUSE
 from valle.lm import Sampling
+from valle.pieces import MAX_CHARACTERS
+from valle.speech import Speech
 from valle.tokenizers.codecs import SpeechCodes
 from valle.tokenizers.errors import UserError
 
@@ -32,10 +34,13 @@ def said(cloner: VoiceCloner) -> Speech:
 
 
 def test_speech_is_the_decoded_codes_with_the_voice_of_the_prompt(cloner: VoiceCloner) -> None:
-    said, voice = cloner.clone("Good morning.", PROMPT), cloner.voice(PROMPT)
+    said, voice = cloner.clone("Good morning.", PROMPT), cloner.make_voice(PROMPT)
     assert voice.time_invariant is not None
     codes = SpeechCodes(said.codes[None], torch.tensor([said.codes.shape[1]]), voice.time_invariant[None])
-    assert torch.equal(said.wav, cloner.bundle.codec.decode(codes)[0, 0])
+    decoded, fade = cloner.bundle.codec.decode(codes)[0, 0], int(FADE_SECONDS * 16000)
+    assert said.wav.shape == decoded.shape
+    assert torch.equal(said.wav[fade:-fade], decoded[fade:-fade])
+    assert said.wav[0] == said.wav[-1] == 0
     assert said.codes.shape[0] == cloner.bundle.codec.spec.n_q
     assert said.sample_rate == 16000
     assert said.seconds == pytest.approx(said.codes.shape[1] / 50)
@@ -52,29 +57,22 @@ def test_the_seed_decides(cloner: VoiceCloner, said: Speech) -> None:
 
 def test_sentences_are_joined_by_pauses(cloner: VoiceCloner, said: Speech) -> None:
     pause = said.seconds - said.codes.shape[1] / 50
-    assert pause == pytest.approx(PAUSE_SECONDS)
+    assert pause == pytest.approx(SENTENCE_PAUSE)
     first = cloner.clone("Good morning.", PROMPT)
     assert torch.equal(said.wav[: first.wav.shape[0]], first.wav)
-    assert not said.wav[first.wav.shape[0] :][: int(PAUSE_SECONDS * 16000)].any()
-
-
-def test_batches_of_sentences_do_not_show(cloner: VoiceCloner, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "One. Two is more. Three, four."
-    together = cloner.clone(text, PROMPT)
-    monkeypatch.setattr("valle.cloner.BATCH", 1)
-    assert torch.equal(cloner.clone(text, PROMPT).codes, together.codes)
+    assert not said.wav[first.wav.shape[0] :][: int(SENTENCE_PAUSE * 16000)].any()
 
 
 def test_progress_goes_from_nothing_to_all(cloner: VoiceCloner) -> None:
     shares: list[float] = []
-    cloner.clone("One. " * (BATCH + 1), PROMPT, progress=shares.append)
+    cloner.clone("One. Two is more. Three, four.", PROMPT, progress=shares.append)
     assert shares == sorted(shares)
     assert 0 < shares[0] < 0.5
-    assert 0.5 < shares[-1] <= 1
+    assert shares[-1] == 1
 
 
 def test_a_transcribed_prompt_is_continued_and_not_repeated(plain: VoiceCloner) -> None:
-    voice = plain.voice(PROMPT, TRANSCRIPT)
+    voice = plain.make_voice(PROMPT, TRANSCRIPT)
     assert voice.phonemes is not None
     alone, continued = plain.clone("Yes.", PROMPT), plain.clone("Yes.", voice)
     assert not torch.equal(alone.codes[:, :5], continued.codes[:, :5])
@@ -90,9 +88,9 @@ def test_a_sentence_that_is_cut_off_says_so(plain: VoiceCloner) -> None:
 
 
 def test_a_transcript_that_cannot_be_used_is_noted(cloner: VoiceCloner, plain: VoiceCloner) -> None:
-    assert any("no aligner" in note for note in cloner.voice(PROMPT, TRANSCRIPT).notes)
+    assert any("no aligner" in note for note in cloner.make_voice(PROMPT, TRANSCRIPT).notes)
     long = torch.rand(30 * 16000, generator=torch.Generator().manual_seed(0)) - 0.5
-    voice = plain.voice((long, 16000), TRANSCRIPT)
+    voice = plain.make_voice((long, 16000), TRANSCRIPT)
     assert voice.phonemes is None
     assert any("too long" in note for note in voice.notes)
 

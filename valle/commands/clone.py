@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.plot, (".png",))
 
     cloner, sampling = _load(args)
-    voice = cloner.voice(args.prompt, args.prompt_text, args.language)
+    voice = cloner.make_voice(args.prompt, args.prompt_text, args.language)
     with progress_bar("speaking") as progress:
         speech = cloner.clone(text, voice, seed=args.seed, sampling=sampling, language=args.language, progress=progress)
     speech.save(args.out)
@@ -92,7 +92,7 @@ def _run_jobs(args: argparse.Namespace) -> int:
         key = (job.prompt, job.prompt_text)
         try:
             if key not in voices:
-                voices = {key: cloner.voice(job.prompt, job.prompt_text or None, args.language)}
+                voices = {key: cloner.make_voice(job.prompt, job.prompt_text or None, args.language)}
             with progress_bar(job.id) as progress:
                 speech = cloner.clone(
                     job.text, voices[key], seed=args.seed, sampling=sampling, language=args.language, progress=progress

@@ -1,0 +1,98 @@
+"""A text as the decoder gets it: pieces of one sentence each, and the takes of each piece.
+
+Shapes: n_q quantizers, T frames, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from valle.joining import pause_after
+from valle.lm import Generated, Request, Row
+from valle.tokenizers.errors import UserError
+from valle.tokenizers.text import TextTokenizer, split_sentences
+from valle.voice import Voice
+
+MAX_CHARACTERS = 20_000
+"""About twenty minutes of speech."""
+
+Scorer = Callable[[str, Voice, Sequence[Tensor], int], Sequence[float]]
+"""`scorer(text, voice, wavs, sample_rate)` gives one number for each of `wavs` [S]; the highest is the best take."""
+
+
+@dataclass(frozen=True)
+class Takes:
+    """How often each sentence is spoken, and how the best take is chosen."""
+
+    n_best: int = 1
+    """Takes among which `scorer` chooses."""
+    scorer: Scorer | None = None
+    retries: int = 2
+    """More takes where all so far got stuck, repeat themselves or come to no end (`valle.lm.faults`)."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_best <= 100 or not 0 <= self.retries <= 100:
+            raise UserError(f"n-best must be 1 to 100 and retries 0 to 100, got {self.n_best} and {self.retries}")
+        if self.n_best > 1 and self.scorer is None:
+            raise UserError("n-best needs a scorer to choose the best")
+
+
+@dataclass(eq=False)
+class Take:
+    """One reading of a piece.
+
+    codes: [n_q, T], wav: [S], once they have been made
+    """
+
+    request: Request
+    row: Row | None = None
+    said: Generated | None = None
+    fault: str = ""
+    codes: Tensor | None = None
+    wav: Tensor | None = None
+
+
+@dataclass(eq=False)
+class Piece:
+    """One sentence, or part of a long one."""
+
+    text: str
+    pause: float
+    """Seconds of silence behind it."""
+    phonemes: Tensor | None = None
+    takes: list[Take] = field(default_factory=list)
+    wanted: int = 1
+    chosen: Take | None = None
+
+    @property
+    def needs_take(self) -> bool:
+        return self.chosen is None and len(self.takes) < self.wanted
+
+
+def cut_text(text: str, n_best: int) -> list[Piece]:
+    """The pieces of `text`. Raises `UserError` for a text that is empty or too long."""
+    if not text.strip():
+        raise UserError("the text is empty; give something to say")
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"the text has {len(text):,} characters; give at most {MAX_CHARACTERS:,} at a time")
+    texts = split_sentences(text)
+    # A line of asterisks between two paragraphs is nothing to say, but no mistake either.
+    texts = [piece for piece in texts if any(c.isalnum() for c in piece)] or texts
+    pieces = [Piece(piece, pause_after(piece), wanted=n_best) for piece in texts]
+    pieces[-1].pause = 0.0
+    return pieces
+
+
+def make_request(phonemes: Tensor, voice: Voice, text: TextTokenizer, seed: int, piece: int, take: int) -> Request:
+    """What the AR model is asked: take number `take` of piece number `piece` of a text spoken with `seed`."""
+    seed = (seed * 1_000_003 + piece) + (take << 52)
+    if voice.phonemes is None:
+        return Request(phonemes, voice.time_invariant, seed=seed)
+    if int(voice.phonemes[-1]) in text.boundary_ids and int(phonemes[0]) in text.boundary_ids:
+        phonemes = phonemes[1:]  # words have one boundary between them, and the prompt ends with it
+    known = torch.cat((voice.phonemes, phonemes))
+    return Request(known, voice.time_invariant, voice.codes, len(voice.phonemes), voice.durations, seed)

@@ -1,0 +1,271 @@
+"""One text on its way to speech: `Task`. Shapes: n_q quantizers, T frames, S samples."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from valle.bundle import Bundle
+from valle.joining import Joiner
+from valle.lm import Decoder, Generated, Request, Row, Sampling, complete
+from valle.lm.faults import find_fault
+from valle.pieces import Piece, Take, Takes, cut_text, make_request
+from valle.speech import Outcome, SpeechChunk
+from valle.tokenizers.codecs.base import DecodeStream, SpeechCodes
+from valle.tokenizers.errors import UserError
+from valle.voice import Voice
+
+FIRST_SECONDS = 0.2
+"""Audio in the first chunk of a stream."""
+CHUNK_SECONDS = 0.5
+"""Audio in the others."""
+NAR_FUTURE_SECONDS = 0.1
+"""In a stream the other quantizers wait until so much of what follows is known."""
+TOKEN_SECONDS = 0.08
+"""A phoneme or pause lasts about so long: only for telling the progress."""
+
+
+class Task:
+    """Made by `Engine.submit`. Its audio comes in order: `take_chunks` gives what is new."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        sampling: Sampling,
+        text: str,
+        voice: Voice,
+        seed: int,
+        language: str,
+        takes: Takes,
+        stream: bool,
+    ) -> None:
+        self.bundle, self.sampling, self.voice = bundle, sampling, voice
+        self.seed, self.language, self.takes = seed, language, takes
+        self.pieces = cut_text(text, takes.n_best)
+        self.codes: list[Tensor] = []
+        """[n_q, T] of each piece that is done."""
+        self.done = False
+        self.error: UserError | None = None
+        """Why it will never be done."""
+        self.started = time.perf_counter()
+        # With several takes of a sentence, none can be heard before all are there.
+        self._live = _Live(self) if stream and takes.n_best == 1 else None
+        self._joiner = Joiner(bundle.codec.spec.sample_rate)
+        self._chunks: list[SpeechChunk] = []
+        self._samples = 0
+        self._first_chunk: float | None = None
+        self._retries = 0
+        self._reasons: list[str] = []
+        self._notes = list(voice.notes)
+        self._phonemes(self.pieces[0])  # a language that nobody knows is told at once
+
+    def take_chunks(self) -> list[SpeechChunk]:
+        """The chunks since the last call."""
+        chunks, self._chunks = self._chunks, []
+        return chunks
+
+    @property
+    def has_chunks(self) -> bool:
+        return bool(self._chunks)
+
+    @property
+    def streams(self) -> bool:
+        """Whether sentences become audio while they are being spoken."""
+        return self._live is not None
+
+    @property
+    def share(self) -> float:
+        """How much of the text is done, 0 to 1; an estimate while a sentence is being spoken."""
+        rate = self.bundle.codec.spec.frame_rate
+        total = sum(len(piece.text) for piece in self.pieces)
+        done = sum(len(piece.text) for piece in self.pieces[: len(self.codes)])
+        for piece in self.pieces[len(self.codes) :]:
+            if not piece.takes or piece.phonemes is None:
+                break
+            frames = max(take.row.steps if take.row else 0 for take in piece.takes)
+            done += len(piece.text) * min(1.0, frames / (len(piece.phonemes) * TOKEN_SECONDS * rate))
+        return done / total
+
+    def next_take(self, ahead: int) -> Take | None:
+        """The next request for the decoder, from the first `ahead` pieces that are not done; None if there is none."""
+        first = len(self.codes)
+        for index, piece in enumerate(self.pieces[first : first + ahead], start=first):
+            if piece.needs_take:
+                phonemes = self._phonemes(piece)
+                number = len(piece.takes)
+                request = make_request(phonemes, self.voice, self.bundle.text, self.seed, index, number)
+                piece.takes.append(Take(request))
+                return piece.takes[-1]
+        return None
+
+    def finish(self, take: Take, said: Generated) -> None:
+        """A take has been spoken: choose it, or ask for another."""
+        piece = next(piece for piece in self.pieces if take in piece.takes)
+        take.said = said
+        boundary = self.bundle.ar.is_boundary.cpu()
+        take.fault = find_fault(said, take.request, boundary, self.sampling, self.bundle.codec.spec.frame_rate)
+        if any(other.said is None for other in piece.takes) or piece.needs_take:
+            return
+        good = [other for other in piece.takes if not other.fault]
+        heard = self._live is not None and self._live.piece is piece and self._live.emitted > 0
+        if not good and not heard and len(piece.takes) < self.takes.n_best + self.takes.retries:
+            piece.wanted += 1
+            return
+        # One that was cut off lacks words; what else went wrong may still be understood.
+        whole = [other for other in piece.takes if other.fault != "max_length"]
+        self._choose(piece, good or whole or piece.takes)
+
+    def advance(self, decoder: Decoder) -> None:
+        """Turn what has been said since the last call into chunks."""
+        while not self.done:
+            piece = self.pieces[len(self.codes)]
+            if self._live is not None:
+                self._emit(self._live.advance(piece, decoder))
+            if piece.chosen is None:
+                return
+            take = piece.chosen
+            if self._live is not None:
+                take.codes = self._live.codes
+            else:
+                self._emit(self._wav(take))
+            assert take.codes is not None
+            self.codes.append(take.codes)
+            piece.takes, piece.chosen, piece.phonemes = [], None, None
+            self.done = len(self.codes) == len(self.pieces)
+            self._emit(self._joiner.end(piece.pause), joined=True)
+            if self.done:
+                self._chunks.append(SpeechChunk(torch.zeros(0), self._joiner.sample_rate, self._outcome()))
+
+    def complete(self, request: Request, said: Generated, known: Tensor | None = None) -> Tensor:
+        """All quantizers [n_q, T] of what was said, of which the first frames may be `known` already."""
+        if self.bundle.nar is None:
+            return said.codes[None]
+        return complete(self.bundle.nar, [request], [said], self.sampling, None if known is None else [known])[0]
+
+    def open_stream(self) -> DecodeStream | None:
+        """None where the codec must see a whole sentence."""
+        try:
+            return self.bundle.codec.decode_stream(self.voice.time_invariant)
+        except UserError:
+            return None
+
+    def _phonemes(self, piece: Piece) -> Tensor:
+        if piece.phonemes is None:
+            piece.phonemes = torch.tensor(self.bundle.text.encode(piece.text, self.language))
+        return piece.phonemes
+
+    def _choose(self, piece: Piece, takes: list[Take]) -> None:
+        if len(takes) > 1 and self.takes.scorer is not None:
+            wavs = [self._wav(take) for take in takes]
+            scores = self.takes.scorer(piece.text, self.voice, wavs, self._joiner.sample_rate)
+            piece.chosen = max(zip(takes, scores, strict=True), key=lambda pair: pair[1])[0]
+        else:
+            piece.chosen = takes[0]
+        chosen = piece.chosen
+        assert chosen.said is not None
+        self._retries += max(0, len(piece.takes) - self.takes.n_best)
+        self._reasons.append(chosen.said.stop_reason)
+        if chosen.fault:
+            number = self.pieces.index(piece) + 1
+            self._notes.append(f"sentence {number} {_FAULTS[chosen.fault]}; try another seed")
+
+    @torch.inference_mode()
+    def _wav(self, take: Take) -> Tensor:
+        """Waveform [S] with the time-invariant codes of the voice (TiCodec, section 2.2)."""
+        assert take.said is not None
+        if take.wav is None:
+            take.codes = self.complete(take.request, take.said)
+            ti = None if self.voice.time_invariant is None else self.voice.time_invariant[None]
+            speech = SpeechCodes(take.codes[None], torch.tensor([take.codes.shape[1]]), ti)
+            device = next(self.bundle.codec.parameters()).device
+            take.wav = self.bundle.codec.decode(speech.to(device))[0, 0].cpu()
+        return take.wav
+
+    def _emit(self, wav: Tensor, joined: bool = False) -> None:
+        wav = wav if joined else self._joiner.add(wav)
+        if len(wav):
+            if self._first_chunk is None:
+                self._first_chunk = time.perf_counter() - self.started
+            self._samples += len(wav)
+            self._chunks.append(SpeechChunk(wav, self._joiner.sample_rate))
+
+    def _outcome(self) -> Outcome:
+        seconds = self._samples / self._joiner.sample_rate
+        took = time.perf_counter() - self.started
+        return Outcome(
+            seconds=seconds,
+            stop_reason="max_length" if "max_length" in self._reasons else self._reasons[0],
+            seed=self.seed,
+            retries=self._retries,
+            real_time_factor=took / max(seconds, 1e-9),
+            first_chunk_seconds=took if self._first_chunk is None else self._first_chunk,
+            notes=self._notes,
+        )
+
+
+_FAULTS = {
+    "max_length": "did not come to an end",
+    "stuck": "got stuck in a sound",
+    "repeats": "repeats a sound",
+    "rushed": "is too fast",
+}
+"""What the notes say of a sentence, by its fault."""
+
+
+class _Live:
+    """The sentence of a stream that is being heard: its frames become audio while more of them come.
+
+    The other quantizers of a frame and its audio wait for what follows it. What has been heard is never changed:
+    to the NAR model it is as well known as the prompt.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        spec = task.bundle.codec.spec
+        self.chunk, self.first = int(CHUNK_SECONDS * spec.frame_rate), int(FIRST_SECONDS * spec.frame_rate)
+        self.nar_future = 0 if task.bundle.nar is None else int(NAR_FUTURE_SECONDS * spec.frame_rate)
+        reach = task.bundle.codec.reach
+        self.wait = self.first + self.nar_future + (reach.future if reach else 0)
+        self.piece: Piece | None = None
+        self.emitted = 0
+
+    @torch.inference_mode()
+    def advance(self, piece: Piece, decoder: Decoder) -> Tensor:
+        """New audio [S] of the task's current `piece`, if enough frames have come since the last."""
+        if piece is not self.piece:
+            self.piece, self.stream, self.emitted = piece, self.task.open_stream(), 0
+            self.codes = torch.zeros(self.task.bundle.codec.spec.n_q if self.task.bundle.nar else 1, 0).long()
+        take = piece.chosen or (piece.takes[-1] if piece.takes else None)
+        if take is None or (piece.chosen is None and not self._enough(take.row)):
+            return torch.zeros(0)
+        if take.said is not None:
+            said = take.said
+        else:
+            assert take.row is not None
+            said = decoder.so_far(take.row)
+        if piece.chosen is None and len(said.codes) - self.nar_future <= self.codes.shape[1]:
+            return torch.zeros(0)
+        codes = self.task.complete(take.request, said, self.codes)
+        certain = codes.shape[1] if piece.chosen else codes.shape[1] - self.nar_future
+        new, self.codes = codes[:, self.codes.shape[1] : certain], codes[:, :certain]
+        return self._audio(new, last=piece.chosen is not None)
+
+    def _enough(self, row: Row | None) -> bool:
+        if row is None or row.said is not None or self.stream is None:
+            return False
+        return row.steps >= (self.wait if not self.emitted else self.codes.shape[1] + self.nar_future + self.chunk)
+
+    def _audio(self, codes: Tensor, last: bool) -> Tensor:
+        device = next(self.task.bundle.codec.parameters()).device
+        if self.stream is None:
+            ti = self.task.voice.time_invariant
+            speech = SpeechCodes(codes[None], torch.tensor([codes.shape[1]]), None if ti is None else ti[None])
+            wav = self.task.bundle.codec.decode(speech.to(device))[0, 0]
+        else:
+            wav = self.stream.push(codes.to(device))
+            if last:
+                wav = torch.cat((wav, self.stream.finish()))
+        self.emitted += len(wav)
+        return wav.cpu()

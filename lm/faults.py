@@ -30,7 +30,8 @@ def find_fault(said: Generated, request: Request, boundary: Tensor, sampling: Sa
     silent_token = boundary[request.phonemes[request.prompt_phonemes :]]
     speaking = torch.ones_like(said.codes, dtype=torch.bool)
     if said.durations is not None:
-        if bool((said.durations[~silent_token] >= sampling.max_phone_frames).any()):
+        limit = torch.where(silent_token, sampling.max_boundary_frames, sampling.max_phone_frames)
+        if bool((said.durations >= limit).any()):
             return "stuck"
         speaking = ~silent_token.repeat_interleave(said.durations)
     if longest_loop(said.codes, speaking) >= LOOP_SECONDS * frame_rate:

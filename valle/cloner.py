@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-
 from valle.bundle import Bundle
 from valle.device import find_device
 from valle.engine import ROWS, STREAM_AHEAD, Engine
@@ -78,15 +76,7 @@ class VoiceCloner:
                 progress(task.share)
         if task.error is not None:
             raise task.error
-        chunks = task.take_chunks()
-        outcome = chunks[-1].outcome
-        assert outcome is not None
-        return Speech(
-            wav=torch.cat([chunk.wav for chunk in chunks]),
-            sample_rate=self.sample_rate,
-            codes=torch.cat(task.codes, dim=1),
-            **vars(outcome),
-        )
+        return task.speech()
 
     def stream(
         self,

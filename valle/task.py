@@ -12,7 +12,7 @@ from valle.joining import Joiner
 from valle.lm import Decoder, Generated, Request, Row, Sampling, complete
 from valle.lm.faults import find_fault
 from valle.pieces import Piece, Take, Takes, cut_text, make_request
-from valle.speech import Outcome, SpeechChunk
+from valle.speech import Outcome, Speech, SpeechChunk
 from valle.tokenizers.codecs.base import DecodeStream, SpeechCodes
 from valle.tokenizers.errors import UserError
 from valle.voice import Voice
@@ -65,6 +65,15 @@ class Task:
         """The chunks since the last call."""
         chunks, self._chunks = self._chunks, []
         return chunks
+
+    def speech(self) -> Speech:
+        """All audio of a task that is done, in one; for those who have not taken any chunk."""
+        chunks = self.take_chunks()
+        outcome = chunks[-1].outcome
+        if outcome is None:
+            raise ValueError("the task is not done")
+        wav, codes = torch.cat([chunk.wav for chunk in chunks]), torch.cat(self.codes, dim=1)
+        return Speech(wav=wav, sample_rate=chunks[-1].sample_rate, codes=codes, **vars(outcome))
 
     @property
     def has_chunks(self) -> bool:

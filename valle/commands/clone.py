@@ -16,35 +16,47 @@ from valle.outputs import AUDIO_SUFFIXES, check_folder, check_writable
 from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
-    from valle.cloner import Speech, Voice, VoiceCloner
+    from valle.cloner import VoiceCloner
     from valle.lm import Sampling
+    from valle.pieces import Scorer, Takes
+    from valle.speech import Outcome, SpeechChunk
 
 _EPILOG = """examples:
   valle clone --prompt me.wav --text "Any sentence." --out out.wav
-  valle clone --jobs jobs.tsv --out-dir out     # columns: id prompt prompt_text text"""
+  valle clone --jobs jobs.tsv --out-dir out     # columns: id prompt prompt_text text
+  valle clone --prompt me.wav --text-file book.txt --stream | aplay -t raw -f S16_LE -r 16000"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.set_defaults(run=run)
+    parser.usage = "valle clone --prompt AUDIO --text TEXT --out AUDIO [options]"
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("--prompt", metavar="AUDIO", help="recording of the voice, 3 to 10 seconds of speech")
-    add("--prompt-text", metavar="TEXT", help="what is said in it; brings the result closer to its manner")
+    add("--prompt-text", metavar="TEXT", help="what is said in it; its manner is then followed")
     add("--text", help="what to say")
     add("--text-file", metavar="FILE", help="read it from a file ('-': standard input)")
     add("--out", metavar="AUDIO", help="file to write: .wav, .flac, .ogg or .mp3")
-    add("--jobs", metavar="TSV", help="many at once: a table with the columns id prompt prompt_text text")
+    add("--stream", action="store_true", help="raw 16-bit samples to standard output, at once")
+    add("--jobs", metavar="TSV", help="many at once: table of id prompt prompt_text text")
     add("--out-dir", metavar="DIR", help="folder for the results of --jobs, DIR/<id>.wav")
-    add("--language", default="en-us", metavar="CODE", help="of the text, such as de, fr-fr, cmn (default: en-us)")
+    add("--language", default="en-us", metavar="CODE", help="of the text: de, fr-fr, cmn, … (default: en-us)")
     add("--seed", type=_seed, default=0, metavar="N", help="another seed, another reading (default: 0)")
-    add("--temperature", type=float, metavar="X", help="liveliness; lower is safer (default: the model's)")
-    add("--top-k", type=int, metavar="N", help="choose among the N likeliest codes (default: the model's)")
+    add("--temperature", type=float, metavar="X", help="liveliness; lower is safer")
+    add("--top-k", type=int, metavar="N", help="choose among the N likeliest codes")
     add("--top-p", type=float, metavar="P", help="choose among codes of this total probability")
-    add("--model", metavar="M", help="model folder or Hugging Face Hub id (default: the embedded model)")
+    add("--ras-window", type=int, metavar="N", help="frames of repetition-aware sampling; 0: off")
+    add("--retries", type=int, default=2, metavar="N", help="more takes of what went wrong (default: 2)")
+    add("--n-best", type=int, default=1, metavar="N", help="keep the best of N takes (needs valle[eval])")
+    add(
+        "--best-by", choices=("cer", "sim", "both"), default="both", metavar="BY", help="cer, sim, both (default: both)"
+    )
+    add("--model", metavar="M", help="folder or Hugging Face Hub id (default: embedded)")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, mps (default: auto)")
+    add("--precision", default="auto", metavar="P", help="auto, fp32, bf16, int8 (default: auto)")
     add("--plot", metavar="PNG", help="also draw the spectrograms of prompt and result")
-    add("--json", action="store_true", help="print the result's data as JSON, one line for each")
+    add("--json", action="store_true", help="print results as JSON, one on a line")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,25 +65,48 @@ def run(args: argparse.Namespace) -> int:
         return _run_jobs(args)
     if args.out_dir is not None:
         raise UserError("--out-dir belongs to --jobs; give --out for one result")
-    for option in ("prompt", "out"):
+    for option in ("prompt", *([] if args.stream else ["out"])):
         if getattr(args, option) is None:
             raise UserError(f"--{option} is missing (see 'valle clone --help')")
+    for option in ("out", "plot", "json"):
+        if args.stream and getattr(args, option):
+            raise UserError(f"--{option} does not go with --stream, which writes to standard output")
     text = _text(args)
     _check_prompt(args.prompt)
-    check_writable(args.out, AUDIO_SUFFIXES)
+    if args.out is not None:
+        check_writable(args.out, AUDIO_SUFFIXES)
     if args.plot is not None:
         check_writable(args.plot, (".png",))
 
-    cloner, sampling = _load(args)
+    cloner, sampling, takes = _load(args)
     voice = cloner.make_voice(args.prompt, args.prompt_text, args.language)
+    how = {"seed": args.seed, "sampling": sampling, "language": args.language, "takes": takes}
+    if args.stream:
+        return _stream(cloner.stream(text, voice, **how))
     with progress_bar("speaking") as progress:
-        speech = cloner.clone(text, voice, seed=args.seed, sampling=sampling, language=args.language, progress=progress)
+        speech = cloner.clone(text, voice, **how, progress=progress)
     speech.save(args.out)
     if args.plot is not None:
         from valle.plot import plot_pair
 
         plot_pair(args.plot, voice.prompt.wav, speech.wav, cloner.sample_rate, text[:200])
-    _report(speech, args, args.out)
+    _report(speech, args, args.out, cloner.sample_rate)
+    return 0
+
+
+def _stream(chunks: Iterator[SpeechChunk]) -> int:
+    """Raw little-endian 16-bit samples to standard output; what there is to say of them to standard error."""
+    for chunk in chunks:
+        samples = (chunk.wav.clamp(-1, 1) * 32767).round().numpy().astype("<i2")
+        sys.stdout.buffer.write(samples.tobytes())
+        sys.stdout.buffer.flush()
+        if chunk.outcome is not None:
+            _notes(chunk.outcome)
+            print(
+                f"{chunk.outcome.seconds:.1f} s of speech at {chunk.sample_rate} Hz, first audio after "
+                f"{chunk.outcome.first_chunk_seconds:.2f} s, real-time factor {chunk.outcome.real_time_factor:.2f}",
+                file=sys.stderr,
+            )
     return 0
 
 
@@ -80,41 +115,53 @@ def _run_jobs(args: argparse.Namespace) -> int:
     for option in ("prompt", "prompt_text", "text", "text_file", "out", "plot"):
         if getattr(args, option) is not None:
             raise UserError(f"--{option.replace('_', '-')} does not go with --jobs: the table says it for each job")
+    if args.stream:
+        raise UserError("--stream does not go with --jobs, which writes files")
     if args.out_dir is None:
         raise UserError("--jobs needs --out-dir DIR to know where to write")
     jobs = read_jobs(args.jobs)
     folder = check_folder(args.out_dir)
-    cloner, sampling = _load(args)
-    voices: dict[tuple[Path, str], Voice] = {}
+    from valle.batch import speak_jobs
+
+    cloner, sampling, takes = _load(args)
     failed = 0
-    for job in jobs:
-        out = folder / f"{job.id}.wav"
-        key = (job.prompt, job.prompt_text)
-        try:
-            if key not in voices:
-                voices = {key: cloner.make_voice(job.prompt, job.prompt_text or None, args.language)}
-            with progress_bar(job.id) as progress:
-                speech = cloner.clone(
-                    job.text, voices[key], seed=args.seed, sampling=sampling, language=args.language, progress=progress
-                )
-            speech.save(out)
-        except UserError as error:
-            failed += 1
-            print(f"valle: job '{job.id}': {error}", file=sys.stderr)
-            continue
-        _report(speech, args, str(out))
+    with progress_bar("jobs") as progress:
+        spoken = speak_jobs(cloner, jobs, args.seed, sampling, args.language, takes)
+        for number, (job, speech) in enumerate(spoken, start=1):
+            progress(number / len(jobs))
+            out = folder / f"{job.id}.wav"
+            try:
+                if isinstance(speech, UserError):
+                    raise speech
+                speech.save(out)
+            except UserError as error:
+                failed += 1
+                print(f"valle: job '{job.id}': {error}", file=sys.stderr)
+                continue
+            _report(speech, args, str(out), cloner.sample_rate)
     if failed:
         raise UserError(f"{failed} of {len(jobs)} jobs failed")
     return 0
 
 
-def _load(args: argparse.Namespace) -> tuple[VoiceCloner, Sampling]:
+def _load(args: argparse.Namespace) -> tuple[VoiceCloner, Sampling, Takes]:
     from valle.cloner import VoiceCloner
+    from valle.pieces import Takes
 
-    cloner = VoiceCloner.from_pretrained(args.model, args.device)
-    options = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p")}
+    takes = Takes(args.n_best, _scorer(args) if args.n_best > 1 else None, args.retries)
+    cloner = VoiceCloner.from_pretrained(args.model, args.device, args.precision)
+    options = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "ras_window")}
     given = {name: value for name, value in options.items() if value is not None}
-    return cloner, replace(cloner.bundle.sampling, **given)
+    return cloner, replace(cloner.bundle.sampling, **given), takes
+
+
+def _scorer(args: argparse.Namespace) -> Scorer:
+    from valle.eval.recognisers import build_recogniser
+    from valle.eval.scorer import TakeScorer
+    from valle.eval.similarity import build_speaker_model
+
+    recogniser = build_recogniser() if args.best_by in ("cer", "both") else None
+    return TakeScorer(recogniser, build_speaker_model() if args.best_by in ("sim", "both") else None)
 
 
 def _text(args: argparse.Namespace) -> str:
@@ -139,31 +186,31 @@ def _check_prompt(path: str) -> None:
         raise UserError(f"audio file not found: {path}")
 
 
-def _report(speech: Speech, args: argparse.Namespace, out: str) -> None:
+def _report(outcome: Outcome, args: argparse.Namespace, out: str, sample_rate: int) -> None:
     if args.json:
-        print(
-            json.dumps(
-                {
-                    "out": out,
-                    "seconds": round(speech.seconds, 3),
-                    "sample_rate": speech.sample_rate,
-                    "stop_reason": speech.stop_reason,
-                    "real_time_factor": round(speech.real_time_factor, 3),
-                    "seed": args.seed,
-                    "notes": speech.notes,
-                },
-                ensure_ascii=False,
-            ),
-            flush=True,
-        )
+        facts = {
+            "out": out,
+            "seconds": round(outcome.seconds, 3),
+            "sample_rate": sample_rate,
+            "stop_reason": outcome.stop_reason,
+            "real_time_factor": round(outcome.real_time_factor, 3),
+            "seed": outcome.seed,
+            "retries": outcome.retries,
+            "notes": outcome.notes,
+        }
+        print(json.dumps(facts, ensure_ascii=False), flush=True)
         return
-    for note in speech.notes:
-        print(f"note: {note}", file=sys.stderr)
+    _notes(outcome)
     print(
-        f"{out}: {speech.seconds:.1f} s of speech, made in {speech.real_time_factor * speech.seconds:.1f} s "
-        f"(real-time factor {speech.real_time_factor:.2f})",
+        f"{out}: {outcome.seconds:.1f} s of speech, made in {outcome.real_time_factor * outcome.seconds:.1f} s "
+        f"(real-time factor {outcome.real_time_factor:.2f})",
         flush=True,
     )
+
+
+def _notes(outcome: Outcome) -> None:
+    for note in outcome.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _seed(value: str) -> int:

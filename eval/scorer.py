@@ -1,0 +1,34 @@
+"""The best of several takes, as a recogniser and a speaker model hear them: `TakeScorer`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from valle.eval.recognisers import Recogniser
+from valle.eval.similarity import SpeakerModel, embed_all, likeness
+from valle.eval.text import score_text
+from valle.voice import Voice
+
+
+class TakeScorer:
+    """A `valle.pieces.Scorer`: likeness to the prompt minus character error rate, or either of them."""
+
+    def __init__(self, recogniser: Recogniser | None = None, speaker_model: SpeakerModel | None = None) -> None:
+        if recogniser is None and speaker_model is None:
+            raise ValueError("give a recogniser, a speaker model or both")
+        self.recogniser, self.speaker_model = recogniser, speaker_model
+
+    def __call__(self, text: str, voice: Voice, wavs: Sequence[Tensor], sample_rate: int) -> list[float]:
+        """One score for each of `wavs` [S]; higher is better."""
+        scores = [0.0] * len(wavs)
+        if self.recogniser is not None:
+            heard = self.recogniser.transcribe(list(wavs), sample_rate)
+            scores = [-score_text(text, words).characters.rate for words in heard]
+        if self.speaker_model is not None:
+            own = embed_all(self.speaker_model, [voice.prompt.wav], voice.prompt.sample_rate)[0]
+            takes = embed_all(self.speaker_model, wavs, sample_rate)
+            # A take in which no voice is found is like nobody.
+            scores = [s + (likeness(own, take).value or 0.0) for s, take in zip(scores, takes, strict=True)]
+        return scores

@@ -16,6 +16,7 @@ from valle.tokenizers.codecs.base import SpeechCodec, SpeechCodes, frame_mask
 from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.codecs.quantizers import GroupedResidualQuantizer, ResidualQuantizer
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
+from valle.tokenizers.errors import UserError
 
 
 class FrameEncoder(nn.Module, ABC):
@@ -95,7 +96,7 @@ class AutoencoderCodec(SpeechCodec):
         representation = chosen = self.time_invariant.encoder(early.transpose(1, 2))
         other = None
         if reference is not None:
-            other = self.time_invariant.encoder(self.encoder.early_features(reference[:, 0]).transpose(1, 2))
+            other = self.representation(reference)
             if use_reference is not None:
                 chosen = torch.where(use_reference[:, None], other, representation)
         ti = self.time_invariant.quantizer(chosen)
@@ -110,6 +111,12 @@ class AutoencoderCodec(SpeechCodec):
             quantized.first,
             ti.vectors,
         )
+
+    def representation(self, wav: Tensor) -> Tensor:
+        """TIRE of `wav` [B, 1, S], before quantization: [B, D]. Raises `UserError` for a codec without it."""
+        if self.time_invariant is None:
+            raise UserError(f"this codec ('{self.spec.name}') has no time-invariant part")
+        return self.time_invariant.encoder(self.encoder.early_features(wav[:, 0]).transpose(1, 2))
 
     @torch.no_grad()
     def encode(self, wav: Tensor, lengths: Tensor | None = None) -> SpeechCodes:

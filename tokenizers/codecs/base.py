@@ -129,9 +129,8 @@ class SpeechCodec(nn.Module, ABC):
 
     spec: CodecSpec
     config: dict[str, Any]
-    reach: Reach | None = Reach(past=24, future=10)
-    """Of the decoder, for `decode_stream`; None where a frame may depend on all the others. The default is that of
-    the spectral codec: the future it leaves out is 60 dB below the signal."""
+    reach: Reach | None = None
+    """Of the decoder, for `decode_stream`; None where a frame may depend on all the others."""
 
     @abstractmethod
     def encode(self, wav: Tensor, lengths: Tensor | None = None) -> SpeechCodes:

@@ -8,25 +8,33 @@ from torch import Tensor, nn
 
 
 class FrameConv(nn.Conv1d):
-    """A convolution over time of frames [B, T, C], channels last.
+    """A convolution over time of frames [B, T, C], channels last; `causal`: of a frame and those before it.
 
     Run as a two-dimensional convolution of height 1, whose channels-last layout is that of the frames: no copies, and
     several times faster on a CPU than Conv1d between two transposes.
     """
 
+    def __init__(self, inputs: int, outputs: int, kernel: int, groups: int = 1, causal: bool = False) -> None:
+        super().__init__(inputs, outputs, kernel, groups=groups)
+        self.causal = causal
+
     def forward(self, input: Tensor) -> Tensor:
         x = input.transpose(1, 2).unsqueeze(2)
-        padding = (0, int(self.padding[0]))
-        x = F.conv2d(x, self.weight.unsqueeze(2), self.bias, padding=padding, groups=self.groups)
+        past = self.kernel_size[0] - 1 if self.causal else self.kernel_size[0] // 2
+        if self.causal:
+            x = F.pad(x, (past, 0))
+        x = F.conv2d(
+            x, self.weight.unsqueeze(2), self.bias, padding=(0, 0 if self.causal else past), groups=self.groups
+        )
         return x.squeeze(2).transpose(1, 2)
 
 
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution over time, then a two-layer perceptron in each frame, with a scaled residual."""
 
-    def __init__(self, dim: int, hidden: int, kernel: int = 7, scale: float = 0.1) -> None:
+    def __init__(self, dim: int, hidden: int, kernel: int = 7, scale: float = 0.1, causal: bool = False) -> None:
         super().__init__()
-        self.depthwise = FrameConv(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        self.depthwise = FrameConv(dim, dim, kernel, groups=dim, causal=causal)
         self.norm = nn.LayerNorm(dim)
         self.up = nn.Linear(dim, hidden)
         self.down = nn.Linear(hidden, dim)

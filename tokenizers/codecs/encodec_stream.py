@@ -28,9 +28,9 @@ class EncodecStream(DecodeStream):
     def __init__(self, codec: Encodec) -> None:
         super().__init__()
         self.codec = codec
-        layers = codec.decoder.get_submodule("model")
-        assert isinstance(layers, nn.Sequential)
-        self.first, self.memory, self.rest = layers[0], layers[1], layers[2:]
+        layers, memory = codec.decoder.get_submodule("model"), codec.decoder.get_submodule("model.1.lstm")
+        assert isinstance(layers, nn.Sequential) and isinstance(memory, nn.LSTM)
+        self.first, self.memory, self.rest = layers[0], memory, layers[2:]
         self.start: Tensor | None = None
         """Codes [n_q, T] of the first frames, as long as there are fewer than `START`."""
         self.vectors = self.hidden = torch.zeros(0)
@@ -50,7 +50,7 @@ class EncodecStream(DecodeStream):
         vectors = self.codec.quantizer.decode(codes.T[None]).transpose(1, 2)
         self.vectors, x = _continue(self.first, self.vectors, vectors, _FIRST_PAST, 1)
         steps = x.permute(2, 0, 1)
-        y, self.state = self.memory.lstm(steps, self.state)
+        y, self.state = self.memory(steps, self.state)
         hop = self.codec.spec.hop_length
         self.hidden, wav = _continue(self.rest, self.hidden, (y + steps).permute(1, 2, 0), _REST_PAST, hop)
         return wav[0, 0]

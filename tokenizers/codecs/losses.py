@@ -74,13 +74,19 @@ def adversarial_loss(fake: Sequence[Tensor]) -> Tensor:
     return torch.stack([(1 - f.float()).square().mean() for f in fake]).mean()
 
 
-def feature_matching_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Mean absolute difference of the discriminators' inner layers, relative to the size of the real ones."""
-    parts = [
-        F.l1_loss(f.float(), r.detach().float()) / r.detach().float().abs().mean().clamp_min(1e-4)
-        for rs, fs in zip(real, fake, strict=True)
-        for r, f in zip(rs, fs, strict=True)
-    ]
+def feature_matching_loss(
+    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], relative: bool = True
+) -> Tensor:
+    """Mean absolute difference of the discriminators' inner layers, mean over them.
+
+    relative: to the mean size of the real ones, so that no layer outweighs the others (EnCodec, section 3.4)
+    """
+    parts = []
+    for r, f in (
+        (r.detach().float(), f.float()) for rs, fs in zip(real, fake, strict=True) for r, f in zip(rs, fs, strict=True)
+    ):
+        size = r.abs().mean().clamp_min(1e-4) if relative else 1.0
+        parts.append(F.l1_loss(f, r) / size)
     return torch.stack(parts).mean()
 
 

@@ -89,13 +89,13 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _follow(self, z: Tensor, codes: Tensor) -> None:
-        if z.shape[0] == 0:
-            return
+        """Move the codebook; with several processes, all take part, even one without vectors."""
         count = torch.bincount(codes, minlength=self.size).to(z.dtype)
         total = torch.zeros_like(self.codebook).index_add_(0, codes, z)
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(count)
-            dist.all_reduce(total)
+        _sum(count)
+        _sum(total)
+        if not count.any():
+            return
         self.count.mul_(self.decay).add_(count, alpha=1 - self.decay)
         self.total.mul_(self.decay).add_(total, alpha=1 - self.decay)
         fair = self.count.sum() / self.size
@@ -105,14 +105,33 @@ class VectorQuantizer(nn.Module):
         dead = (~alive).nonzero()[:, 0]
         if len(dead):
             # At most as many as there are vectors: the others have their turn with the next batch.
-            dead = dead[torch.randperm(len(dead), device=z.device)[: z.shape[0]]]
+            dead = dead[torch.randperm(len(dead), device=z.device)[: _fewest(z)]]
             source = z[torch.randperm(z.shape[0], device=z.device)[: len(dead)]]
-            if dist.is_initialized() and dist.get_world_size() > 1:
+            if _several():
                 dist.broadcast(dead, 0)
                 dist.broadcast(source, 0)
             self.codebook[dead] = source
             self.count[dead] = fair
             self.total[dead] = source * fair
+
+
+def _several() -> bool:
+    return dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _sum(x: Tensor) -> None:
+    """In place, over all processes."""
+    if _several():
+        dist.all_reduce(x)
+
+
+def _fewest(z: Tensor) -> int:
+    """Rows of `z` in the process that has the fewest."""
+    if not _several():
+        return z.shape[0]
+    rows = torch.tensor(z.shape[0], device=z.device)
+    dist.all_reduce(rows, dist.ReduceOp.MIN)
+    return int(rows)
 
 
 def _typed(layers: nn.ModuleList, kind: type[Layer]) -> list[Layer]:

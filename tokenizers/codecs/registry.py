@@ -18,6 +18,7 @@ _BUILT_IN = {
     "spectral": "valle.tokenizers.codecs.spectral:SpectralCodec",
     "hificodec": "valle.tokenizers.codecs.conv:HifiCodec",
     "ticodec": "valle.tokenizers.codecs.conv:TiCodec",
+    "vocodec": "valle.tokenizers.codecs.vocodec:VoCodec",
     "encodec": "valle.tokenizers.codecs.encodec:Encodec",
 }
 FORMAT_VERSION = 1

@@ -7,18 +7,22 @@ Vocos (arXiv 2306.00814), the factorised codebooks those of DAC (2306.06546), th
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, FrameEncoder
-from valle.tokenizers.codecs.base import CodecSpec
+from valle.tokenizers.codecs.base import CodecSpec, Reach
 from valle.tokenizers.codecs.convnext import ConvNeXtBlock, FrameConv
 from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.codecs.quantizers import ResidualQuantizer
 from valle.tokenizers.codecs.stft import log_magnitude, overlap_add
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
+
+LOOK_AHEAD = 10
+"""Frames that a stream waits for. The decoder sees twice as many, but what the later ones add is 60 dB below."""
 
 
 class SpectralEncoder(FrameEncoder):
@@ -53,23 +57,40 @@ class SpectralDecoder(nn.Module):
     """
 
     def __init__(
-        self, hop_length: int, dim: int, hidden: int, layers: tuple[int, int], upsample: int, time_invariant: bool
+        self,
+        hop_length: int,
+        dim: int,
+        hidden: int,
+        layers: tuple[int, int],
+        upsample: int,
+        time_invariant: bool,
+        overlap: int = 4,
+        causal: bool = False,
     ) -> None:
+        """`overlap`: windows that share a sample; `causal`: only they see later frames."""
         super().__init__()
-        self.upsample = upsample
+        self.upsample, self.overlap, self.causal = upsample, overlap, causal
         self.hop_length = hop_length // upsample
-        self.n_fft = 4 * self.hop_length
-        self.embed = FrameConv(dim, dim, 7, padding=3)
+        n_fft = overlap * self.hop_length
+        self.embed = FrameConv(dim, dim, 7, causal=causal)
         self.norm = nn.LayerNorm(dim)
-        self.coarse = nn.ModuleList(ConvNeXtBlock(dim, hidden) for _ in range(layers[0]))
+        self.coarse = nn.ModuleList(ConvNeXtBlock(dim, hidden, causal=causal) for _ in range(layers[0]))
         # Scale and shift of every block's input; as in FiLM (arXiv 1709.07871), which starts with no effect.
         self.voice = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(sum(layers) if time_invariant else 0))
         for layer in self.voice.parameters():
             nn.init.zeros_(layer)
-        self.expand = nn.Linear(dim, upsample * dim)
-        self.fine = nn.ModuleList(ConvNeXtBlock(dim, hidden) for _ in range(layers[1]))
+        self.expand = nn.Linear(dim, upsample * dim) if upsample > 1 else nn.Identity()
+        self.fine = nn.ModuleList(ConvNeXtBlock(dim, hidden, causal=causal) for _ in range(layers[1]))
         self.out_norm = nn.LayerNorm(dim)
-        self.out = nn.Linear(dim, self.n_fft + 2)
+        self.out = nn.Linear(dim, n_fft + 2)
+
+    def reach(self) -> Reach:
+        """How far the decoder sees: three frames for each convolution and side, and the overlapping windows."""
+        windows = (self.overlap - 1) / 2 / self.upsample
+        convolutions = 3 * (1 + len(self.coarse)) + 3 * len(self.fine) / self.upsample
+        if self.causal:
+            return Reach(math.ceil(windows + 2 * convolutions), math.ceil(windows))
+        return Reach(math.ceil(windows + convolutions), math.ceil(windows + convolutions))
 
     def forward(self, x: Tensor, time_invariant: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """`time_invariant` [B, C] is added to every frame after the first coarse block, and modulates every block."""
@@ -137,3 +158,5 @@ class SpectralCodec(AutoencoderCodec):
         self.quantizer = ResidualQuantizer(dim, n_q, codebook_size, code_dim)
         self.time_invariant = TimeInvariant(dim, time_invariant_groups, time_invariant_size) if time_invariant else None
         self.decoder = SpectralDecoder(hop_length, dim, hidden, (coarse, fine), upsample, time_invariant)
+        reach = self.decoder.reach()
+        self.reach = Reach(reach.past, min(reach.future, LOOK_AHEAD))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, CodecOutput
@@ -24,13 +25,18 @@ from valle.tokenizers.codecs.losses import (
     feature_matching_loss,
 )
 from valle.tokenizers.codecs.registry import load_weights
+from valle.tokenizers.codecs.usage import CodebookUsage, collapse
 from valle.tokenizers.errors import UserError
 
 
 @dataclass(frozen=True)
 class CodecLossWeights:
-    """The lambdas of eq. 2."""
+    """The lambdas of eq. 2, each a factor of a mean: over discriminators, over their layers, over the channels.
 
+    `time`: of the difference of the waveforms; `phones` and `speakers`: see `CodecTask`.
+    """
+
+    time: float = 0.0
     mel: float = 15.0
     adversarial: float = 1.0
     feature_matching: float = 2.0
@@ -45,26 +51,6 @@ PHONE_CLASSES = 256
 """More than any phoneme tokenizer has."""
 SPEAKER_CLASSES = 4096
 """Speakers are told apart modulo this; two who share a class do no harm."""
-
-
-class CodebookUsage:
-    """Which codes were chosen lately: counts [n, K], halved at every reading."""
-
-    def __init__(self, n: int, size: int) -> None:
-        self.counts = torch.zeros(n, size)
-
-    def add(self, codes: Tensor) -> None:
-        """Count `codes` [..., n]."""
-        for counts, column in zip(self.counts, codes.reshape(-1, codes.shape[-1]).T.cpu(), strict=True):
-            counts += torch.bincount(column, minlength=counts.numel())
-
-    def read(self) -> list[tuple[int, float]]:
-        """(codes in use, perplexity) of each codebook."""
-        share = self.counts / self.counts.sum(1, keepdim=True).clamp_min(1)
-        perplexity = torch.exp(-(share * share.clamp_min(1e-12).log()).sum(1))
-        used = (self.counts > 0).sum(1)
-        self.counts = (self.counts / 2).floor()
-        return list(zip(used.tolist(), perplexity.tolist(), strict=True))
 
 
 class CodecTask(LightningModule):
@@ -93,8 +79,10 @@ class CodecTask(LightningModule):
         final_learning_rate: float = 5e-5,
         discriminator_learning_rate: float = 3e-4,
         betas: tuple[float, float] = (0.8, 0.99),
+        weight_decay: float = 0.01,
         warmup_steps: int = 200,
         max_steps: int = 10000,
+        decay: float | None = None,
         adversarial_from: int = 5000,
         discriminator_every: int = 1,
         quantizer_dropout: float = 0.5,
@@ -104,6 +92,7 @@ class CodecTask(LightningModule):
         disguise_tone: float = 0.3,
         cross_time_invariant: float = 0.5,
         clip_gradient: float = 1.0,
+        relative_matching: bool = True,
         start_from: str | None = None,
         decoder_only: bool = False,
     ) -> None:
@@ -113,7 +102,9 @@ class CodecTask(LightningModule):
             discriminators: None trains with the mel loss alone.
             mel_resolutions: (n_fft, hop_length, n_mels) of each resolution.
             mel_weights: their weights; default all 1.
+            weight_decay: of the codec's weights; 0 is Adam.
             max_steps: steps over which the learning rate falls, by half a cosine, to `final_learning_rate`.
+            decay: instead, the factor by which it falls after every epoch.
             adversarial_from: first step with adversarial losses.
             discriminator_every: the discriminators learn at every so many steps.
             quantizer_dropout: share of utterances that use only the first 1..n_q quantizers.
@@ -121,7 +112,9 @@ class CodecTask(LightningModule):
             disguise_depth: see the class; 0 turns it off.
             disguise_warp, disguise_tone: how far a disguise goes, see `Disguise.draw`.
             cross_time_invariant: see the class.
-            clip_gradient: largest norm of a gradient.
+            clip_gradient: largest norm of a gradient; `.inf` leaves all as they are.
+            relative_matching: whether feature matching divides by the size of the real features (EnCodec), or not
+                (HiFi-GAN).
             start_from: folder of a codec whose weights to start from.
             decoder_only: leave alone all that decides on codes, so that data tokenized and language models trained
                 with the codec stay valid while its decoder learns on.
@@ -145,8 +138,10 @@ class CodecTask(LightningModule):
         self.final_learning_rate = final_learning_rate
         self.discriminator_learning_rate = discriminator_learning_rate
         self.betas = (betas[0], betas[1])
+        self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.max_steps = max_steps
+        self.decay = decay
         self.adversarial_from = adversarial_from
         self.discriminator_every = discriminator_every
         n_q = codec.spec.n_q
@@ -168,6 +163,7 @@ class CodecTask(LightningModule):
             self.speaker_head = nn.Linear(width, SPEAKER_CLASSES)
         self.cross_time_invariant = cross_time_invariant
         self.clip_gradient = clip_gradient
+        self.relative_matching = relative_matching
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
         self.usage = CodebookUsage(codec.spec.n_q, codec.spec.codebook_size)
         self.time_invariant_usage = CodebookUsage(codec.spec.n_time_invariant, codec.spec.time_invariant_size)
@@ -183,7 +179,7 @@ class CodecTask(LightningModule):
         learning = [p for p in self.codec.parameters() if p.requires_grad]
         for head in filter(None, (self.phone_head, self.speaker_head)):
             learning += head.parameters()
-        generator = torch.optim.AdamW(learning, self.learning_rate, self.betas, weight_decay=0.01)
+        generator = torch.optim.AdamW(learning, self.learning_rate, self.betas, weight_decay=self.weight_decay)
         if self.discriminators is None:
             return generator
         judge = torch.optim.AdamW(
@@ -241,6 +237,8 @@ class CodecTask(LightningModule):
         weights, wav = self.weights, batch.wav
         mel = self.mel(out.wav, wav)
         losses = {"mel": mel * weights.mel, "commitment": out.commitment * weights.commitment}
+        if weights.time:
+            losses["time"] = F.l1_loss(out.wav.float(), wav) * weights.time
         if out.time_invariant_commitment is not None:
             losses["ti_commitment"] = out.time_invariant_commitment * weights.time_invariant_commitment
         if out.representation is not None and out.reference is not None and own_voice.any():
@@ -260,7 +258,7 @@ class CodecTask(LightningModule):
             fake = self.discriminators(out.wav)
             self.discriminators.requires_grad_(True)
             losses["adversarial"] = adversarial_loss(fake.scores) * weights.adversarial
-            matching = feature_matching_loss(real.features, fake.features)
+            matching = feature_matching_loss(real.features, fake.features, self.relative_matching)
             losses["feature_matching"] = matching * weights.feature_matching
         optimizers = self.optimizers()
         optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers
@@ -285,9 +283,12 @@ class CodecTask(LightningModule):
 
     def _set_learning_rates(self, step: int) -> None:
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        done = min(1.0, step / max(1, self.max_steps))
-        floor = self.final_learning_rate / self.learning_rate
-        scale = warm * (floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2)
+        if self.decay is not None:
+            scale = warm * self.decay**self.current_epoch
+        else:
+            done = min(1.0, step / max(1, self.max_steps))
+            floor = self.final_learning_rate / self.learning_rate
+            scale = warm * (floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2)
         optimizers = self.optimizers()
         pairs = zip(
             optimizers if isinstance(optimizers, list) else [optimizers],
@@ -303,6 +304,8 @@ class CodecTask(LightningModule):
             for i, (used, perplexity) in enumerate(usage.read()):
                 self.log(f"usage/{name}_{i}", float(used))
                 self.log(f"perplexity/{name}_{i}", perplexity)
+                if advice := collapse(usage, i, perplexity):
+                    rank_zero_warn(f"{name} {i} {advice}")
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Mel distance of whole utterances at every n_q, and with the codes of *another* utterance's voice.
@@ -327,6 +330,8 @@ class CodecTask(LightningModule):
             self.log(
                 "val/mel_distance_prompt", distance(SpeechCodes(codes.codes, codes.lengths, halves)), batch_size=size
             )
+            firsts, seconds = self._halves(batch.wav, batch.lengths)
+            self.log("val/consistency", F.cosine_similarity(firsts, seconds).mean(), batch_size=size)
             foreign = SpeechCodes(codes.codes, codes.lengths, codes.time_invariant.roll(1, 0))
             self.log("val/mel_distance_foreign", distance(foreign), batch_size=size)
 
@@ -340,3 +345,9 @@ class CodecTask(LightningModule):
                 if (c := self.codec.encode(w[None, :, start:end]).time_invariant) is not None
             ]
         )
+
+    def _halves(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """TIRE of each utterance's first and second half: [B, D] both (TiCodec, figure 2)."""
+        pairs = [w[None, :, :length].chunk(2, -1) for w, length in zip(wav, lengths.tolist(), strict=True)]
+        firsts, seconds = ([self.codec.representation(half) for half in side] for side in zip(*pairs, strict=True))
+        return torch.cat(firsts), torch.cat(seconds)

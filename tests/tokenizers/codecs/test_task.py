@@ -22,7 +22,8 @@ from valle.tokenizers.codecs.losses import (
     mel_filterbank,
 )
 from valle.tokenizers.codecs.spectral import SpectralCodec
-from valle.tokenizers.codecs.task import CodebookUsage, CodecLossWeights, CodecTask
+from valle.tokenizers.codecs.task import CodecLossWeights, CodecTask
+from valle.tokenizers.codecs.usage import CodebookUsage, collapse
 from valle.tokenizers.errors import UserError
 
 RECORDING = Path(__file__).parents[3] / "valle/assets/eval/3331-159605-0007.opus"
@@ -204,3 +205,32 @@ def test_usage_counts_codes_and_their_perplexity() -> None:
     (used, perplexity), (used_second, perplexity_second) = usage.read()
     assert (used, used_second) == (4, 1)
     assert perplexity == pytest.approx(4) and perplexity_second == pytest.approx(1)
+
+
+def test_a_collapsed_codebook_is_told_once_there_is_evidence() -> None:
+    usage = CodebookUsage(2, 100)
+    spread = torch.arange(100).repeat(4)
+    usage.add(torch.stack((spread[:300], spread[:300] % 3), 1))
+    (_, healthy), (_, collapsed) = usage.read()
+    assert collapse(usage, 1, collapsed) is None, "300 codes say little of a codebook of 100"
+    for _ in range(3):
+        usage.add(torch.stack((spread, spread % 3), 1))
+    (_, healthy), (_, collapsed) = usage.read()
+    assert collapse(usage, 0, healthy) is None
+    assert "perplexity 3.0 of 100 codes" in (collapse(usage, 1, collapsed) or "")
+
+
+def test_feature_matching_may_be_absolute() -> None:
+    real, fake = [[torch.full((4,), 2.0), torch.ones(3)]], [[torch.full((4,), 3.0), torch.ones(3)]]
+    assert feature_matching_loss(real, fake).item() == pytest.approx(0.25)
+    assert feature_matching_loss(real, fake, relative=False).item() == pytest.approx(0.5)
+
+
+def test_discriminators_of_scales_and_spectra_see_what_they_should() -> None:
+    judge = Discriminators((2,), (8, 8), (), 8, 1, scales=3, scale_channels=128, stft_sizes=(256, 64), stft_channels=4)
+    verdict = judge(speech(2, 2048))
+    assert [len(f) for f in verdict.features] == [2, 7, 7, 7, 5, 5]
+    sizes = [s.shape for s in verdict.scores]
+    assert sizes[0] == (2, 1, 342, 2)  # 1,024 columns of two, a third of them, and all of those
+    assert sizes[1:4] == [(2, 1, 32), (2, 1, 17), (2, 1, 9)]
+    assert sizes[4:] == [(2, 1, 33, 17), (2, 1, 129, 5)]  # frames by every eighth bin

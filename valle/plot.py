@@ -1,13 +1,18 @@
-"""A picture of two recordings: spectrograms of the prompt and of the speech made from it."""
+"""Pictures of recordings: spectrograms above each other, such as of a prompt and the speech made from it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from valle.tokenizers.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FLOOR_DB = -80.0
 
@@ -19,26 +24,31 @@ def spectrogram(wav: Tensor, n_fft: int = 1024, hop: int = 256) -> Tensor:
     return decibel.clamp_min(_FLOOR_DB)
 
 
-def plot_pair(path: str | Path, prompt: Tensor, speech: Tensor, sample_rate: int, title: str = "") -> None:
-    """Write a PNG with the spectrograms of `prompt` [S] and `speech` [S] above each other, on one time scale."""
+def draw_pair(wavs: Mapping[str, Tensor], sample_rate: int, title: str = "") -> Figure:
+    """The spectrograms of named recordings [S], above each other on one time scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 1, sharex=True)
-    for axis, name, wav in zip(axes, ("prompt", "speech"), (prompt, speech), strict=True):
+    axes = figure.subplots(len(wavs), 1, sharex=True)
+    for axis, (name, wav) in zip(axes, wavs.items(), strict=True):
         wav = wav.detach().cpu().float().flatten()
         extent = (0.0, wav.shape[0] / sample_rate, 0.0, sample_rate / 2000)
         image = axis.imshow(spectrogram(wav).numpy(), origin="lower", aspect="auto", extent=extent, cmap="magma")
         axis.set_ylabel(f"{name}\nkHz")
-    axes[1].set_xlim(0, max(prompt.shape[-1], speech.shape[-1]) / sample_rate)
-    axes[1].set_xlabel("seconds")
+    axes[-1].set_xlim(0, max(wav.shape[-1] for wav in wavs.values()) / sample_rate)
+    axes[-1].set_xlabel("seconds")
     figure.colorbar(image, ax=list(axes), label="dB")
     if title:
         # A dollar sign would start matplotlib's mathematics.
         figure.suptitle(title.replace("$", r"\$"), fontsize=10, wrap=True)
+    return figure
+
+
+def plot_pair(path: str | Path, prompt: Tensor, speech: Tensor, sample_rate: int, title: str = "") -> None:
+    """Write a PNG with the spectrograms of `prompt` [S] and `speech` [S]."""
     try:
-        figure.savefig(path)
+        draw_pair({"prompt": prompt, "speech": speech}, sample_rate, title).savefig(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write {path}: {error}") from error

@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "put trained parts together as a model that 'clone' can use",
     "import": "turn a codec that others have trained into a codec folder: hificodec, ticodec, encodec",
     "eval": "measure a codec or a voice-cloning model",
+    "bench": "measure how fast this machine runs the parts of the system",
     "info": "say what a model, codec, token or code file holds",
 }
 """Each is a module of `valle.commands` whose `configure(parser)` adds the options and sets `run(args) -> exit code`."""

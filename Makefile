@@ -43,7 +43,7 @@ $(VENV)/base.stamp: $(RECIPE) | $(BIN)/python
 # cannot be loaded and takes other packages down with it.
 $(VENV)/dev.stamp: $(RECIPE) | $(BIN)/python
 	@echo "installing what training, evaluation and tests need into $(VENV) (a few minutes at the first time)"
-	$(INSTALL) -e '.[train,eval,hub,dev]'
+	$(INSTALL) -e '.[train,eval,serve,hub,dev]'
 	$(INSTALL) --no-deps encodec einops
 	@touch $@ $(VENV)/base.stamp
 

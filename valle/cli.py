@@ -23,6 +23,8 @@ COMMANDS = {
     "export": "put trained parts together as a model that 'clone' can use",
     "import": "turn a codec that others have trained into a codec folder: hificodec, ticodec, encodec",
     "eval": "measure a codec or a voice-cloning model",
+    "serve": "answer over HTTP and WebSocket, with a page to try it",
+    "watermark": "mark speech inaudibly, or look for the mark",
     "bench": "measure how fast this machine runs the parts of the system",
     "info": "say what a model, codec, token or code file holds",
 }
@@ -74,7 +76,7 @@ def run(argv: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("valle"):
             raise
-        extra = "eval" if args.command == "eval" else "train"
+        extra = args.command if args.command in ("eval", "serve") else "train"
         raise UserError(f"'{args.command}' needs {error.name}, not installed: pip install 'valle[{extra}]'") from error
 
 

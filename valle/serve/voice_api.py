@@ -1,0 +1,88 @@
+"""`/v1/voices`: what there is, upload, recording, deletion."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi.responses import FileResponse
+from pydantic import BaseModel
+
+from valle.serve.errors import bad_request
+from valle.serve.openapi import ERROR_RESPONSES
+from valle.serve.service import Service
+from valle.serve.voice_store import CONSENT, new_voice_id
+
+
+class VoiceFacts(BaseModel):
+    """A voice."""
+
+    id: str
+    object: str = "voice"
+    name: str
+    created: int
+    seconds: float
+    language: str
+    transcript: str | None
+    builtin: bool
+
+
+class NewVoice(VoiceFacts):
+    """A voice that was just stored."""
+
+    notes: list[str]
+    """What its owner may want to know, such as that the recording is short."""
+
+
+class VoiceList(BaseModel):
+    """All voices, and what one agrees to by storing one."""
+
+    object: str = "list"
+    data: list[VoiceFacts]
+    consent_statement: str = CONSENT
+
+
+def voice_router(service: Service) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/v1/voices", tags=["voices"], responses=ERROR_RESPONSES)
+
+    @router.get("", summary="List the voices")
+    async def list_voices() -> VoiceList:
+        voices = await asyncio.to_thread(service.voices.list)
+        return VoiceList(data=[VoiceFacts(**voice.to_dict()) for voice in voices])
+
+    @router.post("", status_code=201, summary="Store a voice")
+    async def add_voice(
+        request: Request,
+        file: Annotated[UploadFile, File(description="3 to 30 s of speech: WAV, FLAC, MP3, OGG, WebM, M4A")],
+        consent: Annotated[bool, Form(description=f"must be true, which states: {CONSENT}")],
+        name: Annotated[str, Form(max_length=100)] = "",
+        transcript: Annotated[str | None, Form(max_length=1000, description="what is said in it")] = None,
+        language: Annotated[str, Form(max_length=16, description="of the transcript")] = "en-us",
+    ) -> NewVoice:
+        if not consent:
+            raise bad_request(f"consent must be true, which states: {CONSENT}", "consent", "consent_needed")
+        wav = await service.uploads.decode(await file.read())
+        voice_id = new_voice_id()
+        prompt = (wav, service.cloner.sample_rate)
+        voice = await service.speaker.prepare(voice_id, prompt, transcript or None, language)
+        facts = {"name": name.strip() or voice_id, "transcript": transcript or None, "language": language}
+        by = request.scope["state"].get("key_name")
+        stored = await asyncio.to_thread(service.voices.add, voice_id, *prompt, by=by, **facts)
+        return NewVoice(**stored.to_dict(), notes=list(voice.notes))
+
+    @router.get("/{voice_id}", summary="One voice")
+    async def get_voice(voice_id: str) -> VoiceFacts:
+        return VoiceFacts(**(await asyncio.to_thread(service.voices.get, voice_id)).to_dict())
+
+    @router.get("/{voice_id}/recording", summary="The recording of a voice", response_class=FileResponse)
+    async def get_recording(voice_id: str) -> FileResponse:
+        voice = await asyncio.to_thread(service.voices.get, voice_id)
+        return FileResponse(voice.recording, headers={"Cache-Control": "private, max-age=3600"})
+
+    @router.delete("/{voice_id}", status_code=204, summary="Delete a voice")
+    async def delete_voice(voice_id: str) -> None:
+        await asyncio.to_thread(service.voices.delete, voice_id)
+
+    return router

@@ -1,0 +1,197 @@
+"""Many texts at once, in parts, in takes: each must be what it would be alone and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from valle.cloner import VoiceCloner
+from valle.jobs import Job
+from valle.joining import CLAUSE_PAUSE, SENTENCE_PAUSE, Joiner, pause_after
+from valle.lm import Sampling
+from valle.pieces import Takes
+from valle.tokenizers.errors import UserError
+from valle.voice import Voice
+
+Make = Callable[..., Any]
+TEXT = "Good morning, all of you. How are you? It is late."
+
+
+@pytest.fixture(scope="module")
+def voice(cloner: VoiceCloner, recordings: Path) -> Voice:
+    return cloner.make_voice(recordings / "1688-142285-0002.opus")
+
+
+@pytest.fixture(scope="module")
+def plain(make_bundle: Make) -> VoiceCloner:
+    return VoiceCloner(make_bundle(aligned=False, n_q=2))
+
+
+def test_tasks_do_not_disturb_each_other(cloner: VoiceCloner, voice: Voice) -> None:
+    texts = [TEXT, "Yes.", "No, not today. Never.", "Perhaps."]
+    alone = [cloner.clone(text, voice, seed=i) for i, text in enumerate(texts)]
+    engine = cloner.engine(rows=3)
+    tasks = [engine.submit(texts[0], voice, seed=0)]
+    for i in (1, 2, 3):
+        for _ in range(5):
+            engine.step()
+        tasks.append(engine.submit(texts[i], voice, seed=i, stream=i == 2))
+    audio: dict[Any, list[torch.Tensor]] = {task: [] for task in tasks}
+    while engine.busy:
+        for task in engine.step():
+            audio[task] += [chunk.wav for chunk in task.take_chunks()]
+    for i, (task, want) in enumerate(zip(tasks, alone, strict=True)):
+        assert torch.equal(torch.cat(task.codes, dim=1)[0], want.codes[0])
+        if i != 2:  # the codes are streamed to another codec decoder, whose look-ahead is shorter
+            assert torch.equal(torch.cat(audio[task]), want.wav)
+
+
+def test_a_cancelled_task_gives_its_rows_back(cloner: VoiceCloner, voice: Voice) -> None:
+    engine = cloner.engine(rows=2)
+    long, short = engine.submit(TEXT * 5, voice), engine.submit("Yes.", voice)
+    for _ in range(3):
+        engine.step()
+    engine.cancel(long)
+    while engine.busy:
+        engine.step()
+    assert not long.done
+    assert torch.equal(short.speech().wav, cloner.clone("Yes.", voice).wav)
+    assert engine.decoder.free == 2
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_a_stream_says_what_a_clone_says(make_bundle: Make, recordings: Path, aligned: bool) -> None:
+    bundle = make_bundle(aligned=aligned)
+    bundle.nar = None  # with it, quantizers beyond the first may differ where a chunk ends
+    cloner = VoiceCloner(bundle)
+    voice = cloner.make_voice(recordings / "1688-142285-0002.opus")
+    text = "Good morning, all of you who have come such a long way. How are you?"
+    # Longer than one chunk and its look-ahead, or there is nothing to stream.
+    sampling = Sampling(max_phone_frames=9, max_boundary_frames=9, min_frames_per_token=3.0, max_frames_per_token=6.0)
+    whole = cloner.clone(text, voice, sampling=sampling)
+    chunks = list(cloner.stream(text, voice, sampling=sampling))
+    wav = torch.cat([chunk.wav for chunk in chunks])
+    assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    outcome = chunks[-1].outcome
+    assert outcome is not None
+    assert wav.shape == whole.wav.shape
+    assert outcome.seconds == pytest.approx(whole.seconds) == pytest.approx(wav.shape[0] / 16000)
+    assert (outcome.stop_reason, outcome.seed, outcome.retries) == (whole.stop_reason, 0, whole.retries)
+    assert len(chunks) > 4
+    assert len(chunks[0].wav) < 16000 * 0.5
+    error = (wav - whole.wav).square().mean() / whole.wav.square().mean()
+    assert error < 1e-4
+
+
+def test_a_stream_completes_all_quantizers(cloner: VoiceCloner, voice: Voice) -> None:
+    engine = cloner.engine(Sampling(max_phone_frames=9, max_boundary_frames=9, min_frames_per_token=3.0))
+    task = engine.submit("Good morning, all of you who have come such a long way.", voice, stream=True)
+    chunks = 0
+    while engine.busy:
+        engine.step()
+        chunks += len(task.take_chunks())
+    assert chunks > 3
+    (codes,) = task.codes
+    assert codes.shape[0] == cloner.bundle.codec.spec.n_q
+    assert codes[1].unique().numel() > 1
+
+
+def test_closing_a_stream_stops_the_work(cloner: VoiceCloner, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr("valle.engine.Engine._fill", _counting(steps))
+    stream = cloner.stream("One, two, three, four, five, six, seven. " * 20, voice)
+    next(stream)
+    stream.close()
+    seen = len(steps)
+    assert seen > 0
+    assert next(stream, None) is None
+    assert len(steps) == seen
+
+
+def _counting(steps: list[int]) -> Callable[..., None]:
+    from valle.engine import Engine
+
+    original = Engine._fill
+
+    def fill(self: Engine) -> None:
+        steps.append(1)
+        original(self)
+
+    return fill
+
+
+def test_faulty_takes_are_spoken_again_and_reported(plain: VoiceCloner, recordings: Path) -> None:
+    text, prompt = "Good morning.", recordings / "1688-142285-0002.opus"
+    never_ends = Sampling(max_frames=12, min_frames_per_token=3.0)
+    said = plain.clone(text, prompt, sampling=never_ends, takes=Takes(retries=3))
+    assert said.retries == 3
+    assert said.stop_reason == "max_length"
+    assert any("did not come to an end" in note for note in said.notes)
+    once = plain.clone(text, prompt, sampling=never_ends, takes=Takes(retries=0))
+    assert once.retries == 0
+    assert torch.equal(once.codes, said.codes)  # all takes were cut off: the first is as good as any
+
+
+def test_the_scorer_chooses_among_takes(cloner: VoiceCloner, voice: Voice) -> None:
+    asked: list[int] = []
+
+    def shortest(text: str, voice: Voice, wavs: Sequence[torch.Tensor], rate: int) -> list[float]:
+        asked.append(len(wavs))
+        return [-float(len(wav)) for wav in wavs]
+
+    texts = "Good morning, all of you. How are you?"
+    one, best = cloner.clone(texts, voice), cloner.clone(texts, voice, takes=Takes(5, shortest, retries=0))
+    assert asked == [5, 5]
+    assert best.seconds < one.seconds
+    assert best.retries == 0
+    again = cloner.clone(texts, voice, takes=Takes(5, shortest, retries=0))
+    assert torch.equal(best.wav, again.wav)
+
+
+@pytest.mark.parametrize("options", [{"n_best": 0}, {"n_best": 2}, {"retries": -1}])
+def test_takes_that_make_no_sense_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="n-best"):
+        Takes(**options)
+
+
+def test_jobs_are_what_they_are_alone(cloner: VoiceCloner, recordings: Path) -> None:
+    from valle.batch import speak_jobs
+
+    prompts = [recordings / "1688-142285-0002.opus", recordings / "3331-159605-0007.opus"]
+    jobs = [Job(f"job{i}", prompts[i % 2], "", "One. Two is more." if i % 3 else "Three.") for i in range(6)]
+    jobs.insert(2, Job("empty", prompts[0], "", "***"))
+    jobs.insert(3, Job("missing", recordings / "missing.wav", "", "Four."))
+    results = {job.id: speech for job, speech in speak_jobs(cloner, jobs, seed=4, rows=3)}
+    assert len(results) == 8
+    assert "nothing to say" in str(results.pop("empty"))
+    assert "not found" in str(results.pop("missing"))
+    for job in jobs:
+        if job.id in results:
+            speech = results[job.id]
+            assert not isinstance(speech, UserError)
+            assert torch.equal(speech.wav, cloner.clone(job.text, job.prompt, seed=4).wav)
+
+
+@pytest.mark.parametrize("sizes", [[1000], [1, 5, 200, 3, 791], [100] * 10])
+def test_joining_does_not_depend_on_the_parts(sizes: list[int]) -> None:
+    wav, joiner = torch.rand(1000) + 1, Joiner(16000)
+    joined = torch.cat([*(joiner.add(part) for part in wav.split(sizes)), joiner.end(0.01), joiner.add(wav)])
+    assert joined.shape[0] == 1000 + 160 + 1000 - 160
+    torch.testing.assert_close(joined[160:840], wav[160:840])
+    torch.testing.assert_close(joined[840:1000], wav[840:] * torch.linspace(1, 0, 160))
+    assert not joined[1000:1160].any()
+    torch.testing.assert_close(joined[1160:1320], wav[:160] * torch.linspace(0, 1, 160))
+
+
+def test_a_piece_shorter_than_a_fade_is_no_trouble() -> None:
+    joiner = Joiner(16000)
+    assert torch.cat((joiner.add(torch.ones(10)), joiner.end(), joiner.end())).shape == (10,)
+
+
+def test_pauses_follow_the_punctuation() -> None:
+    assert pause_after('He said: "No."') == SENTENCE_PAUSE
+    assert pause_after("which is why,") == CLAUSE_PAUSE

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from valle.eval.codec_consistency import Consistency, measure_consistency
 from valle.eval.codec_metrics import DEFAULT_METRICS, find_metric
 from valle.eval.lists import Recording
 from valle.eval.measure import Score, measure
@@ -21,7 +22,9 @@ from valle.eval.similarity import SpeakerModel, embed_all, likeness
 from valle.eval.stats import Estimate, estimate
 from valle.eval.text import TextScore, cer, score_text, wer
 from valle.tokenizers.audio import load_audio, save_audio
-from valle.tokenizers.codecs.base import SpeechCodec, SpeechCodes
+from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
+from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec, SpeechCodes
+from valle.tokenizers.codecs.cost import Cost, measure_cost
 from valle.tokenizers.errors import UserError
 
 OWN = "own"
@@ -65,7 +68,10 @@ class CodecSummary:
 class CodecReport:
     """What `evaluate_codec` found."""
 
-    parameters: int
+    spec: CodecSpec
+    cost: Cost
+    consistency: Consistency | None
+    """Of the time-invariant part, where the codec has one."""
     time_invariant_bits: float
     """Bits per utterance."""
     encode_rtf: float
@@ -119,7 +125,9 @@ def evaluate_codec(
                 if wav is not None:
                     save_audio(wav_folder / f"{way}-{n_q}" / f"{utterance.id}.wav", wav, spec.sample_rate)
     return CodecReport(
-        parameters=sum(p.numel() for p in codec.parameters()),
+        spec=spec,
+        cost=measure_cost(codec),
+        consistency=_consistency(codec, originals, utterances),
         time_invariant_bits=spec.n_time_invariant * math.log2(max(1, spec.time_invariant_size)),
         encode_rtf=encode_rtf,
         seconds=sum(wav.shape[0] for wav in originals) / spec.sample_rate,
@@ -192,6 +200,15 @@ def _decode(
             samples += wav.shape[0]
     seconds = time.perf_counter() - started
     return decoded, seconds * codec.spec.sample_rate / samples if samples else math.nan
+
+
+def _consistency(
+    codec: SpeechCodec, originals: Sequence[Tensor], utterances: Sequence[Recording]
+) -> Consistency | None:
+    if not isinstance(codec, AutoencoderCodec) or codec.time_invariant is None:
+        return None
+    device = _device(codec)
+    return measure_consistency(codec, [wav.to(device) for wav in originals], [u.speaker for u in utterances])
 
 
 def _device(codec: SpeechCodec) -> torch.device:

@@ -101,8 +101,8 @@ METRICS: dict[str, Metric] = {
     "visqol": Metric(visqol, "MOS-LQO"),
     "dnsmos": Metric(lambda _, degraded, sample_rate: dnsmos(degraded, sample_rate), "predicted MOS"),
 }
-DEFAULT_METRICS = ("stoi", "pesq", "mcd")
-"""Those that need nothing beyond `valle[eval]`."""
+DEFAULT_METRICS = ("visqol", "pesq", "stoi", "mcd")
+"""Those of TiCodec's table 1."""
 
 
 def find_metric(name: str) -> Metric:

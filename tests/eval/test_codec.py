@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from valle.eval.codec import CROSS, OWN, evaluate_codec
+from valle.eval.codec_consistency import Consistency, measure_consistency, plot_consistency
 from valle.eval.lists import Recording
 from valle.eval.similarity import build_speaker_model
 from valle.tokenizers.audio import load_audio
 from valle.tokenizers.codecs import SpeechCodec, SpeechCodes, build_codec
+from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
 from valle.tokenizers.errors import UserError
 
 SMALL = {"dim": 16, "hidden": 16, "encoder_layers": 2, "decoder_layers": [2, 2], "codebook_size": 32, "early_layers": 1}
@@ -33,7 +35,10 @@ def test_what_is_reported(codec: SpeechCodec, utterances: list[Recording]) -> No
     assert [(s.time_invariant, s.n_q) for s in report.summaries] == [(OWN, 1), (OWN, 4), (CROSS, 1), (CROSS, 4)]
     assert [s.bitrate for s in report.summaries] == [250, 1000, 250, 1000]  # 50 frames/s, 5 bits a code
     assert report.time_invariant_bits == 80  # 8 codes of 1024
-    assert report.parameters == sum(p.numel() for p in codec.parameters())
+    codebooks = codec.spec.n_q * 32 * 8 + codec.spec.n_time_invariant * 1024 * 16
+    statistics = 2 * 128  # of TIRE's BatchNorm
+    assert report.cost.parameters == sum(p.numel() for p in codec.parameters()) + codebooks + statistics
+    assert report.consistency is not None and len(report.consistency.halves) == 3
     assert report.seconds == pytest.approx(sum(u.seconds for u in utterances), abs=0.01)
     assert report.encode_rtf > 0
     assert all(s.decode_rtf > 0 for s in report.summaries)
@@ -65,8 +70,26 @@ def test_a_codec_without_time_invariant_codes_has_nothing_to_swap(utterances: li
     plain = build_codec("spectral", {**SMALL, "time_invariant": False}).eval()
     report = evaluate_codec(plain, utterances[:1], metrics=("mcd",), speaker_model=build_speaker_model())
     assert [(s.time_invariant, s.n_q) for s in report.summaries] == [(OWN, 1), (OWN, 2), (OWN, 4)]
-    assert report.time_invariant_bits == 0
+    assert report.time_invariant_bits == 0 and report.consistency is None
     assert "sim" in report.summaries[0].metrics
+
+
+def test_consistency_compares_halves_and_speakers(
+    codec: SpeechCodec, utterances: list[Recording], tmp_path: Path
+) -> None:
+    assert isinstance(codec, AutoencoderCodec)
+    wavs = [load_audio(u.path, 16_000)[:16000] for u in utterances]
+    twice = [torch.cat((wav, wav)) for wav in wavs]
+    found = measure_consistency(codec, twice, [u.speaker for u in utterances])
+    assert found.halves == pytest.approx([1, 1, 1], abs=1e-5)
+    with torch.inference_mode():
+        voices = [codec.representation(wav[None, None])[0] for wav in wavs]
+    # The first two share a speaker, so that the third is the other of both, and theirs is the first.
+    pairs = [(0, 2), (1, 2), (2, 0)]
+    expected = [float(torch.cosine_similarity(voices[a], voices[b], dim=0)) for a, b in pairs]
+    assert found.others == pytest.approx(expected, abs=1e-5)
+    plot_consistency(tmp_path / "new/plot.png", {"a": found, "b": Consistency([0.5], [])})
+    assert (tmp_path / "new/plot.png").stat().st_size > 10_000
 
 
 def test_the_same_call_gives_the_same_rows(codec: SpeechCodec, utterances: list[Recording]) -> None:

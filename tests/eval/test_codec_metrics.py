@@ -80,6 +80,38 @@ def test_mcd_against_numpy_and_scipy(wav: Tensor) -> None:
     assert mcd(wav, decoded, RATE) == pytest.approx(distances.mean(), rel=1e-3)
 
 
+@pytest.mark.parametrize("snr", [15, 0])
+def test_stoi_against_its_paper(wav: Tensor, snr: float) -> None:
+    """Taal et al., 2011, section II, in plain numpy and scipy."""
+    decoded = noisy(wav, snr)
+
+    def frames(x: np.ndarray) -> np.ndarray:
+        starts = range(0, len(x) - 256 + 1, 128)
+        return np.array([x[s : s + 256] for s in starts]) * np.hanning(258)[1:-1]
+
+    both = [frames(scipy.signal.resample_poly(x.double().numpy(), 5, 8)) for x in (wav, decoded)]
+    level = 20 * np.log10(np.linalg.norm(both[0], axis=1) + 1e-12)
+    speaks = level > level.max() - 40
+    envelopes = []
+    for framed in both:
+        voiced = framed[speaks]
+        joined = np.zeros(128 * (len(voiced) + 1))
+        for i, frame in enumerate(voiced):
+            joined[128 * i : 128 * i + 256] += frame
+        power = np.abs(np.fft.rfft(frames(joined), 512)) ** 2
+        centres = 150 * 2 ** (np.arange(15) / 3)
+        edges = [np.rint(centres * 2 ** (side / 6) * 512 / 10_000).astype(int) for side in (-1, 1)]
+        envelopes.append(np.sqrt([power[:, low:high].sum(axis=1) for low, high in zip(*edges, strict=True)]))
+    correlations = []
+    for end in range(30, envelopes[0].shape[1] + 1):
+        clean, other = (e[:, end - 30 : end] for e in envelopes)
+        scaled = other * np.linalg.norm(clean, axis=1, keepdims=True) / np.linalg.norm(other, axis=1, keepdims=True)
+        clipped = np.minimum(scaled, clean * (1 + 10 ** (15 / 20)))
+        pairs = zip(clean, clipped, strict=True)
+        correlations += [np.corrcoef(x, y)[0, 1] for x, y in pairs]
+    assert stoi(wav, decoded, RATE) == pytest.approx(np.mean(correlations), abs=0.005)
+
+
 def test_mcd_is_the_rms_difference_of_the_envelopes_in_db() -> None:
     # White noise through a filter whose log spectrum is d * cos(pi * mel / top): only c_1 changes, by d nepers.
     noise = torch.randn(8 * RATE, generator=torch.Generator().manual_seed(0)).double()

@@ -1,0 +1,148 @@
+"""The command `valle eval codec`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valle.tokenizers.errors import UserError
+
+if TYPE_CHECKING:
+    from valle.eval.codec import CodecReport
+    from valle.tokenizers.codecs.base import SpeechCodec
+
+_EXAMPLE = """example:
+  valle eval codec --model runs/codec --n-q 1 4 --out results/codec
+  valle eval codec --model codec_a codec_b --out results/codecs --plot results/consistency.png"""
+
+
+def add_codec_command(subparsers: Any) -> None:
+    """Add `codec` to the subcommands of `valle eval`."""
+    codec = subparsers.add_parser(
+        "codec",
+        help="how much of speech survives codecs: ViSQOL, PESQ, STOI, MCD, and what they cost",
+        description="Encode and decode the recordings of a list and compare with the originals.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = codec.add_argument
+    add("--model", nargs="+", metavar="M", help="codec or model folders or Hub ids (default: the embedded model)")
+    add("--n-q", type=int, nargs="+", metavar="N", help="quantizers to decode with (default: 1 2 4)")
+    add("--metrics", nargs="+", metavar="M", help="of visqol pesq stoi mcd dnsmos (default: first four)")
+    add("--no-cross", action="store_true", help="do not also swap time-invariant codes in a speaker")
+    add("--plot", type=Path, metavar="PNG", help="picture of how constant the time-invariant representations are")
+    add("--list", type=Path, metavar="TSV", help="recordings: id path speaker text (default: shipped)")
+    add("--recogniser", metavar="R", help="pocketsphinx, hubert or whisper-SIZE (default: none)")
+    add("--recogniser-model", metavar="M", help="folder or Hub id of its weights")
+    add("--speaker-model", metavar="S", help="resemblyzer or wavlm (default: none)")
+    add("--speaker-weights", metavar="M", help="folder or Hub id of its weights")
+    add("--seed", type=int, default=0, help="of the intervals (default: 0)")
+    add("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    add("--jobs", type=int, default=1, metavar="N", help="processes of pocketsphinx (default: 1)")
+    add("--out", type=Path, metavar="DIR", help="write results.json and utterances.tsv here")
+    add("--keep-wavs", action="store_true", help="also write the audio, into DIR/wavs")
+    add("--json", action="store_true", help="print results as JSON")
+    codec.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    _check(args)
+
+    from valle.eval.codec_consistency import plot_consistency
+    from valle.eval.codec_results import codec_results, codec_rows, paper_table
+    from valle.eval.results import write_results
+
+    reports = dict(_evaluate(args))
+    results = codec_results(reports, _config(args), args.seed)
+    if args.out:
+        write_results(args.out, results, codec_rows(reports))
+    if args.plot:
+        found = {name: report.consistency for name, report in reports.items() if report.consistency}
+        if not found:
+            raise UserError("--plot: none of these codecs has a time-invariant part")
+        plot_consistency(args.plot, found)
+    print(json.dumps(results, indent=2, ensure_ascii=False) if args.json else paper_table(reports))
+    if args.out:
+        print(f"wrote {args.out / 'results.json'} and {args.out / 'utterances.tsv'}", file=sys.stderr)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> Iterator[tuple[str, CodecReport]]:
+    """A report for each codec, by its name."""
+    from valle.device import find_device
+    from valle.eval.codec import evaluate_codec
+    from valle.eval.codec_metrics import DEFAULT_METRICS
+    from valle.eval.lists import RECORDINGS, read_list
+    from valle.eval.recognisers import build_recogniser
+    from valle.eval.similarity import build_speaker_model
+
+    recordings = read_list(args.list or RECORDINGS)
+    device = str(find_device(args.device))
+    recogniser = speaker_model = None
+    if args.recogniser:
+        recogniser = build_recogniser(args.recogniser, args.recogniser_model, device, args.jobs)
+    if args.speaker_model:
+        speaker_model = build_speaker_model(args.speaker_model, args.speaker_weights, device)
+    codecs = _load(args.model or [None], device)
+    for name, codec in codecs.items():
+        folder = args.out / "wavs" if args.keep_wavs else None
+        yield (
+            name,
+            evaluate_codec(
+                codec,
+                recordings,
+                n_qs=_n_qs(args.n_q, codec, alone=len(codecs) == 1),
+                cross_time_invariant=not args.no_cross,
+                metrics=args.metrics or DEFAULT_METRICS,
+                recogniser=recogniser,
+                speaker_model=speaker_model,
+                wav_folder=folder / name if folder and len(codecs) > 1 else folder,
+                seed=args.seed,
+            ),
+        )
+
+
+def _load(models: list[str | None], device: str) -> dict[str, SpeechCodec]:
+    """The codecs, by the name of their folder, or its whole path where two are called the same."""
+    from valle.hub import find_model
+    from valle.tokenizers.codecs.registry import load_codec
+
+    if len(set(models)) < len(models):
+        raise UserError("--model names a codec twice")
+    short = [Path(model).name if model else "embedded" for model in models]
+    names = short if len(set(short)) == len(short) else [model or "embedded" for model in models]
+    return {name: load_codec(find_model(model), device) for name, model in zip(names, models, strict=True)}
+
+
+def _n_qs(wanted: list[int] | None, codec: SpeechCodec, alone: bool) -> list[int] | None:
+    """Of several codecs, one may have fewer quantizers than the others: it does with those that it has."""
+    if wanted is None or alone:
+        return wanted
+    if not (fitting := [n for n in wanted if n <= codec.spec.n_q]):
+        raise UserError(f"--n-q: codec '{codec.spec.name}' has {codec.spec.n_q} quantizers, fewer than asked for")
+    return fitting
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what would be lost or useless, before the long work."""
+    from valle.outputs import check_folder, check_writable
+
+    if args.keep_wavs and not args.out:
+        raise UserError("--keep-wavs needs --out DIR to know where")
+    if args.jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, got {args.jobs}")
+    if args.out:
+        check_folder(args.out)
+    if args.plot:
+        check_writable(args.plot, (".png",))
+
+
+def _config(args: argparse.Namespace) -> dict[str, Any]:
+    """The options as given; what only says where and how to print is left out."""
+    without = {"run", "command", "what", "json", "out", "keep_wavs", "plot", "seed"}
+    given = {name: value for name, value in vars(args).items() if name not in without}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}

@@ -1,0 +1,71 @@
+"""How alike the time-invariant representations of two halves of an utterance are (TiCodec, figure 2).
+
+With the consistency loss (eq. 1) the cosine should be near 1: the codes then hold what does not change in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
+from valle.tokenizers.errors import UserError
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Cosines: of the two halves of each utterance, and of its first half and the second half of another speaker's."""
+
+    halves: list[float]
+    others: list[float]
+
+
+@torch.inference_mode()
+def measure_consistency(codec: AutoencoderCodec, wavs: Sequence[Tensor], speakers: Sequence[str]) -> Consistency:
+    """`wavs`: [S] each, at the codec's rate. Raises `UserError` for a codec without a time-invariant part."""
+    firsts = torch.cat([codec.representation(wav[None, None, : len(wav) // 2]) for wav in wavs])
+    seconds = torch.cat([codec.representation(wav[None, None, len(wav) // 2 :]) for wav in wavs])
+    cosine = F.cosine_similarity(firsts[:, None], seconds[None], dim=-1).cpu()
+    others = []
+    for i, speaker in enumerate(speakers):
+        # The next one of another speaker: as many cosines as there are utterances, and none drawn by chance.
+        following = [(i + step) % len(speakers) for step in range(1, len(speakers))]
+        if (other := next((j for j in following if speakers[j] != speaker), None)) is not None:
+            others.append(float(cosine[i, other]))
+    return Consistency(cosine.diagonal().tolist(), others)
+
+
+def plot_consistency(path: Path, measured: Mapping[str, Consistency]) -> None:
+    """Write a picture with the cosines of each codec side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2 + 1.8 * len(measured), 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for shift, colour, name in ((-0.18, "tab:blue", "halves"), (0.18, "tab:orange", "others")):
+        for i, consistency in enumerate(measured.values()):
+            values = getattr(consistency, name)
+            spread = torch.linspace(-0.09, 0.09, max(1, len(values)))[: len(values)] + i + shift
+            axis.scatter(spread, values, s=9, alpha=0.5, color=colour, linewidths=0)
+            if values:
+                mean = sum(values) / len(values)
+                axis.hlines(mean, i + shift - 0.14, i + shift + 0.14, color=colour, linewidth=2)
+                axis.annotate(f"{mean:.2f}", (i + shift, mean), (0, 4), textcoords="offset points", ha="center")
+    axis.scatter([], [], color="tab:blue", label="two halves of an utterance")
+    axis.scatter([], [], color="tab:orange", label="halves of two speakers' utterances")
+    axis.set_xticks(range(len(measured)), list(measured))
+    axis.set_ylabel("cosine of time-invariant representations")
+    axis.set_ylim(top=1.08)
+    axis.axhline(0, color="lightgrey", linewidth=0.8, zorder=0)
+    axis.legend(loc="lower left", fontsize="small")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {path}: {error}") from error

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,6 +15,8 @@ from valle.tokenizers.codecs.quantizers import (
     ResidualQuantizer,
     VectorQuantizer,
 )
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_nearest_code_is_the_brute_force_one() -> None:
@@ -112,3 +118,23 @@ def test_depth_of_grouped_codes_is_that_of_decoding_the_first_ones(n: int) -> No
     quantizer = GroupedResidualQuantizer(8, 2, 2, 16).eval()
     out = quantizer(torch.randn(1, 5, 8), depth=torch.tensor([n]))
     torch.testing.assert_close(quantizer.decode(out.codes[..., :n]), out.vectors)
+
+
+def test_processes_with_different_numbers_of_vectors_share_a_codebook(tmp_path: Path) -> None:
+    """With quantizer dropout a process may have none: it must not leave the others waiting."""
+    code = """
+import sys, torch, torch.distributed as dist
+from valle.tokenizers.codecs.quantizers import VectorQuantizer
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+torch.manual_seed(0)
+quantizer = VectorQuantizer(4, 32)
+torch.manual_seed(rank)
+for mine in (6, 0, 2):
+    quantizer(torch.randn(6, 4), torch.arange(6) < (mine if rank else 6))
+torch.save(quantizer.codebook, f"{folder}/{rank}.pt")
+"""
+    jobs = [subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path)], cwd=ROOT) for rank in (0, 1)]
+    assert [job.wait(timeout=300) for job in jobs] == [0, 0]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert torch.equal(first, second)

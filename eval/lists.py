@@ -47,7 +47,7 @@ def read_list(path: str | Path = RECORDINGS) -> list[Recording]:
     that comes twice or could not be a file name, and a recording that is not there.
     """
     path = Path(path)
-    lines = _read(path).splitlines()
+    lines = read_text(path).splitlines()
     reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     if missing := [column for column in _COLUMNS if column not in (reader.fieldnames or [])]:
         raise UserError(f"{path} has no column '{missing[0]}'; its first line must name: {' '.join(_COLUMNS)}")
@@ -69,7 +69,7 @@ def read_list(path: str | Path = RECORDINGS) -> list[Recording]:
 
 def read_sentences(path: str | Path = SENTENCES) -> list[str]:
     """Sentences of a UTF-8 text file, one on a line; empty lines are ignored. Raises `UserError` if there are none."""
-    sentences = [line.strip() for line in _read(Path(path)).splitlines() if line.strip()]
+    sentences = [line.strip() for line in read_text(Path(path)).splitlines() if line.strip()]
     if not sentences:
         raise UserError(f"{path} has no sentences; write one on each line")
     return sentences
@@ -93,7 +93,8 @@ def choose_prompts(recordings: list[Recording], min_seconds: float = 3.0, max_se
     return [prompt for prompt in prompts.values() if prompt]
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 file. Raises `UserError`."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:

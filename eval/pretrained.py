@@ -20,6 +20,10 @@ def load_pretrained(kind: str, model: str, what: str) -> Any:
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".:")
         raise UserError(
-            f"the weights of {what} cannot be loaded from '{model}' ({reason}); where the Hugging Face Hub is out of "
-            "reach, copy that model's folder from a machine that reaches it and give the folder's path instead"
+            f"the weights of {what} cannot be loaded from '{model}' ({reason}); on a machine that reaches the Hugging "
+            f"Face Hub: hf download {_hub_id(model)} --local-dir DIR; then give DIR instead"
         ) from error
+
+
+def _hub_id(model: str) -> str:
+    return model if model.count("/") == 1 and not model.startswith((".", "/")) else "OWNER/NAME"

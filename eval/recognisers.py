@@ -7,7 +7,7 @@ papers; `whisper-*` is the strongest. Error rates of different recognisers canno
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -62,28 +62,35 @@ class PocketSphinx(Recogniser):
 
 
 class CTC(Recogniser):
-    """A wav2vec 2.0 or HuBERT model with a CTC head, decoded greedily, one recording at a time (no padding)."""
+    """A wav2vec 2.0 or HuBERT model with a CTC head, decoded greedily."""
 
-    def __init__(self, name: str, model: str, device: str = "cpu") -> None:
+    def __init__(self, name: str, model: str, device: str = "cpu", batch: int = 1) -> None:
         self.name, self.device = name, device
         what = f"recogniser '{name}'"
         self.processor = load_pretrained("AutoProcessor", model, what)
         self.model = load_pretrained("AutoModelForCTC", model, what).to(device).eval()
+        # With a group norm over time, padding would change what is heard.
+        self.batch = batch if self.model.config.feat_extract_norm == "layer" else 1
 
     @torch.inference_mode()
     def _recognise(self, wavs: list[np.ndarray]) -> Iterable[str]:
-        for wav in wavs:
-            inputs = self.processor(wav, sampling_rate=SAMPLE_RATE, return_tensors="pt").to(self.device)
-            yield self.processor.batch_decode(self.model(**inputs).logits.argmax(dim=-1))[0]
+        for start in range(0, len(wavs), self.batch):
+            group = wavs[start : start + self.batch]
+            inputs = self.processor(
+                group, sampling_rate=SAMPLE_RATE, return_tensors="pt", padding=True, return_attention_mask=True
+            ).to(self.device)
+            frames = self.model._get_feat_extract_output_lengths(torch.tensor([len(wav) for wav in group])).tolist()
+            for path, n in zip(self.model(**inputs).logits.argmax(dim=-1), frames, strict=True):
+                yield self.processor.batch_decode(path[None, :n])[0]
 
 
 class Whisper(Recogniser):
-    """OpenAI Whisper, greedy, one recording at a time; recordings beyond 30 s by its own long-form procedure."""
+    """OpenAI Whisper, greedy; recordings beyond 30 s one at a time, by its own long-form procedure."""
 
     _WINDOW_SECONDS = 30
 
-    def __init__(self, name: str, model: str, device: str = "cpu", language: str = "en") -> None:
-        self.name, self.device = name, device
+    def __init__(self, name: str, model: str, device: str = "cpu", batch: int = 1, language: str = "en") -> None:
+        self.name, self.device, self.batch = name, device, batch
         what = f"recogniser '{name}'"
         self.processor = load_pretrained("AutoProcessor", model, what)
         self.model = load_pretrained("WhisperForConditionalGeneration", model, what).to(device).eval()
@@ -93,14 +100,28 @@ class Whisper(Recogniser):
 
     @torch.inference_mode()
     def _recognise(self, wavs: list[np.ndarray]) -> Iterable[str]:
-        for wav in wavs:
-            is_long = len(wav) > self._WINDOW_SECONDS * SAMPLE_RATE
+        for is_long, group in self._groups(wavs):
             how = {"truncation": False, "padding": "longest"} if is_long else {}
             inputs = self.processor(
-                wav, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True, **how
+                group, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True, **how
             ).to(self.device)
             tokens = self.model.generate(**inputs, return_timestamps=is_long, **self.options)
-            yield self.processor.batch_decode(tokens, skip_special_tokens=True)[0]
+            yield from self.processor.batch_decode(tokens, skip_special_tokens=True)
+
+    def _groups(self, wavs: list[np.ndarray]) -> Iterator[tuple[bool, list[np.ndarray]]]:
+        """`wavs` in order: long ones alone, others by up to `batch`."""
+        group: list[np.ndarray] = []
+        for wav in wavs:
+            is_long = len(wav) > self._WINDOW_SECONDS * SAMPLE_RATE
+            if group and (is_long or len(group) == self.batch):
+                yield False, group
+                group = []
+            if is_long:
+                yield True, [wav]
+            else:
+                group.append(wav)
+        if group:
+            yield False, group
 
 
 _SIZES = ("tiny", "base", "small", "medium", "large-v2", "large-v3", "large-v3-turbo")
@@ -116,12 +137,13 @@ def recogniser_names() -> list[str]:
 
 
 def build_recogniser(
-    name: str = PocketSphinx.name, model: str | None = None, device: str = "cpu", jobs: int = 1
+    name: str = PocketSphinx.name, model: str | None = None, device: str = "cpu", jobs: int = 1, batch: int = 1
 ) -> Recogniser:
     """The recogniser called `name`.
 
     model: folder or Hub id of the weights, where they are not to come from the recogniser's own Hub page
     jobs:  processes of pocketsphinx; the others use `device`
+    batch: recordings that the others hear at once; worth it on a GPU
     Raises `UserError` for an unknown name and for weights that cannot be had.
     """
     if name == PocketSphinx.name:
@@ -131,4 +153,4 @@ def build_recogniser(
     if name not in _PRETRAINED:
         raise UserError(f"unknown recogniser '{name}'; known recognisers: {', '.join(recogniser_names())}")
     kind, hub_id = _PRETRAINED[name]
-    return kind(name, model or hub_id, device)
+    return kind(name, model or hub_id, device, batch)

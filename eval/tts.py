@@ -1,32 +1,38 @@
 """How well a system clones voices: `evaluate_tts`.
 
-One prompt a speaker says every sentence; a recogniser and a speaker model judge the result. Beside their figures stand
-those of the same two judges on real recordings, without which they mean nothing.
+A recogniser, a speaker model and more judge what the system says. Beside their figures stand those of the same judges
+on real recordings, without which they mean nothing.
+
+All work goes through a folder (`RunFolder`), piece by piece, each written whole or not at all. So a run that was
+stopped goes on when started again, any number of workers and machines share one, and the result is the same for all.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
+import soundfile
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from valle.eval.fingerprint import hash_files, hash_model
+from valle.eval.judging import SAMPLE_RATE, JudgeNames, Judges
 from valle.eval.lists import Recording
-from valle.eval.measure import Score
-from valle.eval.recognisers import Recogniser
-from valle.eval.similarity import SpeakerModel, embed_all, likeness, voice_spread
-from valle.eval.stats import Estimate, estimate
-from valle.eval.text import TextScore, cer, score_text, wer
-from valle.tokenizers.audio import load_audio, save_audio
-from valle.tokenizers.errors import UserError
+from valle.eval.run_folder import Made, RunFolder, find_output
+from valle.eval.trials import Trial
+from valle.eval.tts_scores import TTSReport, score_run
+from valle.tokenizers.audio import load_audio
 
-SAMPLE_RATE = 16_000
-"""At which outputs of other systems and recordings are read; the judges listen at this rate."""
+_PIECE = 8
+"""Trials or recordings in a piece of work: small enough to be shared evenly, large enough to be worth a batch."""
 
 
 class Cloner(Protocol):
@@ -37,181 +43,170 @@ class Cloner(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
-    """One sentence to be said in one voice."""
+class Plan:
+    """An evaluation: what is said, by which system, and who judges."""
 
-    id: str
-    """Also the name of its audio file."""
-    prompt: Recording
-    text: str
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a system made of a job.
-
-    wav: float [S]
-    """
-
-    wav: Tensor
-    sample_rate: int
-    stop_reason: str = ""
-    seconds_to_make: float = math.nan
-
-    @property
-    def seconds(self) -> float:
-        return self.wav.shape[0] / self.sample_rate
-
-
-@dataclass(frozen=True)
-class TTSRow:
-    """One judged output."""
-
-    job: Job
-    seconds: float
-    stop_reason: str
-    text: TextScore
-    sim: Score
-    """Likeness to the prompt."""
-    sim_others: Score
-    """Mean likeness to the prompts of the other speakers: where it reaches `sim`, the prompt was ignored."""
-
-
-@dataclass(frozen=True)
-class TTSReport:
-    """What `evaluate_tts` found."""
-
-    metrics: dict[str, Estimate]
-    """wer, cer, sim, sim_others; skips and repeats: share of the sentences with any."""
-    context: dict[str, Estimate]
-    """The same judges on real recordings: recordings_wer, recordings_cer, same_speaker, different_speakers."""
-    rows: list[TTSRow]
-    real_time_factor: float = math.nan
-    """Seconds of computing per second of speech; NaN for the outputs of another system."""
-
-
-def plan(prompts: Sequence[Recording], sentences: Sequence[str]) -> list[Job]:
-    """Every sentence in every voice; ids are `<prompt id>.<sentence number, from 0>`."""
-    return [Job(f"{prompt.id}.{i:03d}", prompt, text) for prompt in prompts for i, text in enumerate(sentences)]
-
-
-def synthesise(cloner: Cloner, jobs: Sequence[Job], use_prompt_text: bool = True, seed: int = 0) -> list[Output]:
-    """Clone all jobs; job number i (from 0) gets seed `seed + i`."""
-    outputs = []
-    for i, job in enumerate(tqdm(jobs, desc="clone", unit="utt", disable=None, leave=False)):
-        prompt_text = job.prompt.text if use_prompt_text else None
-        started = time.perf_counter()
-        speech = cloner.clone(job.text, prompt=job.prompt.path, prompt_text=prompt_text, seed=seed + i)
-        wav, took = speech.wav.detach().cpu().flatten(), time.perf_counter() - started
-        outputs.append(Output(wav, speech.sample_rate, str(speech.stop_reason), took))
-    return outputs
-
-
-def read_outputs(folder: str | Path, jobs: Sequence[Job]) -> list[Output]:
-    """The outputs of any other system: `<folder>/<job id>.wav`. Raises `UserError` naming the first that is missing."""
-    folder = Path(folder)
-    missing = [job for job in jobs if not (folder / f"{job.id}.wav").is_file()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(jobs)} outputs are missing, first: {folder / (missing[0].id + '.wav')}; "
-            "'valle eval tts --list-jobs' prints what must be said, with which prompt"
-        )
-    return [Output(load_audio(folder / f"{job.id}.wav", SAMPLE_RATE), SAMPLE_RATE) for job in jobs]
-
-
-def write_outputs(folder: Path, jobs: Sequence[Job], outputs: Sequence[Output]) -> None:
-    """Keep `outputs` as `<folder>/<job id>.wav`."""
-    for job, output in zip(jobs, outputs, strict=True):
-        save_audio(folder / f"{job.id}.wav", output.wav, output.sample_rate)
+    trials: Sequence[Trial]
+    recordings: Sequence[Recording] = ()
+    """Real ones for the context; without any there is none."""
+    model: str | None = None
+    """Model folder or Hub id; None: the embedded one."""
+    wavs: Path | None = None
+    """Folder with another system's outputs, `<trial id>.wav`: then nothing is synthesised."""
+    use_prompt_text: bool = True
+    judges: JudgeNames = field(default_factory=JudgeNames)
+    seed: int = 0
+    """Trial number i (from 0) is said with seed `seed + i`; also that of the intervals."""
+    device: str = "cpu"
+    threads: int = 1
+    """Of each process. The order in which threads add up changes last digits and, with them, now and then a code."""
 
 
 def evaluate_tts(
-    cloner: Cloner,
-    prompts: Sequence[Recording],
-    sentences: Sequence[str],
-    recogniser: Recogniser,
-    speaker_model: SpeakerModel,
-    recordings: Sequence[Recording] = (),
-    use_prompt_text: bool = True,
-    seed: int = 0,
-) -> TTSReport:
-    """Let `cloner` say every sentence with every prompt and judge the result: `plan`, `synthesise`, `judge`.
+    plan: Plan, folder: Path, *, jobs: int = 1, part: int = 0, parts: int = 1, cloner: Cloner | None = None
+) -> TTSReport | None:
+    """Do what is missing in `folder`, and score it once nothing is; None where other parts are still to do.
 
-    recordings: real ones for the context; without any there is none
-    seed:       of synthesis and bootstrap; the same seed gives the same report, but for the real-time factor
+    jobs:        processes on this machine; on GPUs, worker k takes GPU k
+    part, parts: this run does every `parts`-th piece, from `part`; for several machines on one folder
+    cloner:      a system in this process, instead of `plan.model`; not with several jobs
+    Raises `UserError` when `folder` holds another evaluation, or an output of another system is missing.
     """
-    jobs = plan(prompts, sentences)
-    outputs = synthesise(cloner, jobs, use_prompt_text, seed)
-    return judge(jobs, outputs, recogniser, speaker_model, recordings, seed)
+    store = RunFolder(folder)
+    store.begin(plan.trials, plan.recordings, identity(plan, cloner))
+    if plan.wavs:
+        store.take_outputs(plan.wavs, plan.trials)
+    shares = [(part * jobs + worker, parts * jobs) for worker in range(jobs)]
+    mine = [pieces for share in shares if (pieces := _missing(store, plan, *share))]
+    with tqdm(desc="evaluate", total=sum(map(len, mine)), unit="piece", disable=None, leave=False) as bar:
+        if len(mine) <= 1 or cloner:
+            with _threads(plan.threads):
+                for pieces in mine:
+                    for _ in _work(plan, folder, pieces, plan.device, cloner):
+                        bar.update()
+        else:
+            _work_in_processes(plan, folder, mine, bar)
+    if _missing(store, plan, 0, 1):
+        return None
+    return score_run(store, plan.trials, plan.recordings, plan.seed)
 
 
-def judge(
-    jobs: Sequence[Job],
-    outputs: Sequence[Output],
-    recogniser: Recogniser,
-    speaker_model: SpeakerModel,
-    recordings: Sequence[Recording] = (),
-    seed: int = 0,
-) -> TTSReport:
-    """Judge what any system made of `jobs` (see `evaluate_tts`).
-
-    An output in which nothing is heard counts as 100 % errors; it has no voice and so no likeness, which `excluded`
-    of the estimate tells.
-    """
-    rows = _rows(jobs, outputs, recogniser, speaker_model)
-    metrics = {
-        "wer": wer([row.text for row in rows], seed),
-        "cer": cer([row.text for row in rows], seed),
-        "sim": estimate([row.sim.value for row in rows], seed=seed),
-        "sim_others": estimate([row.sim_others.value for row in rows], seed=seed),
-        "skips": estimate([float(bool(row.text.skipped)) for row in rows], seed=seed),
-        "repeats": estimate([float(bool(row.text.repeated)) for row in rows], seed=seed),
-    }
-    context = judge_recordings(recordings, recogniser, speaker_model, seed) if recordings else {}
-    seconds = sum(output.seconds for output in outputs)
-    return TTSReport(metrics, context, rows, sum(o.seconds_to_make for o in outputs) / seconds if seconds else math.nan)
-
-
-def judge_recordings(
-    recordings: Sequence[Recording], recogniser: Recogniser, speaker_model: SpeakerModel, seed: int = 0
-) -> dict[str, Estimate]:
-    """The judges on real recordings: `recordings_wer`, `recordings_cer`, `same_speaker`, `different_speakers`."""
-    wavs = [load_audio(recording.path, SAMPLE_RATE) for recording in recordings]
-    heard = recogniser.transcribe(wavs, SAMPLE_RATE)
-    texts = [score_text(recording.text, text) for recording, text in zip(recordings, heard, strict=True)]
-    spread = voice_spread(embed_all(speaker_model, wavs, SAMPLE_RATE), [recording.speaker for recording in recordings])
+def identity(plan: Plan, cloner: Cloner | None = None) -> dict[str, Any]:
+    """What a folder's results depend on besides its lists; kept beside them."""
+    system: dict[str, Any]
+    if plan.wavs:
+        system = {"wavs": plan.wavs.name, "hash": hash_files(find_output(plan.wavs, t.id) for t in plan.trials)}
+    elif cloner:
+        system = {"class": type(cloner).__name__}
+    else:
+        system = {"model": plan.model or "embedded", "hash": hash_model(plan.model)}
+    clips = {t.prompt_id: t.prompt for t in plan.trials}.values()
+    judges = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(plan.judges).items()}
     return {
-        "recordings_wer": wer(texts, seed),
-        "recordings_cer": cer(texts, seed),
-        "same_speaker": estimate(spread.same_speaker, seed=seed),
-        "different_speakers": estimate(spread.different_speakers, seed=seed),
+        "system": system,
+        "prompts": hash_files(clip.path for clip in clips),
+        "use_prompt_text": plan.use_prompt_text,
+        "seed": plan.seed,
+        "threads": plan.threads,
+        "judges": judges,
     }
 
 
-def _rows(
-    jobs: Sequence[Job], outputs: Sequence[Output], recogniser: Recogniser, speaker_model: SpeakerModel
-) -> list[TTSRow]:
-    rates = {output.sample_rate for output in outputs}
-    if len(rates) != 1:
-        raise ValueError(f"outputs must have one sample rate, got {sorted(rates)}")
-    rate = rates.pop()
-    wavs = [output.wav for output in outputs]
-    heard = recogniser.transcribe(wavs, rate)
-    prompts = list({job.prompt.id: job.prompt for job in jobs}.values())
-    prompt_wavs = [load_audio(prompt.path, SAMPLE_RATE) for prompt in prompts]
-    prompt_voices = dict(zip((p.id for p in prompts), embed_all(speaker_model, prompt_wavs, SAMPLE_RATE), strict=True))
-    rows = []
-    for job, output, text, voice in zip(jobs, outputs, heard, embed_all(speaker_model, wavs, rate), strict=True):
-        others = [likeness(voice, prompt_voices[p.id]).value for p in prompts if p.speaker != job.prompt.speaker]
-        known = [value for value in others if value is not None]
-        rows.append(
-            TTSRow(
-                job=job,
-                seconds=output.seconds,
-                stop_reason=output.stop_reason,
-                text=score_text(job.text, text),
-                sim=likeness(voice, prompt_voices[job.prompt.id]),
-                sim_others=Score(sum(known) / len(known)) if known else Score(None, voice.reason or "one speaker only"),
-            )
-        )
-    return rows
+@dataclass(frozen=True)
+class _Item:
+    """Something to judge, and for the trials to synthesise first."""
+
+    kind: str
+    id: str
+    text: str | None
+    path: Path | None = None
+    """None for a trial."""
+    number: int = 0
+
+
+def _items(store: RunFolder, plan: Plan) -> list[list[_Item]]:
+    """All there is to do, in pieces."""
+    texts = {trial.id: trial.text for trial in plan.trials}
+    kinds = [
+        [_Item("trials", trial.id, trial.text, number=n) for n, trial in enumerate(plan.trials)],
+        [_Item("prompts", id_, None, path) for id_, path in store.prompts(plan.trials).items()],
+        [_Item("references", id_, texts[id_], path) for id_, path in store.references(plan.trials).items()],
+        [_Item("recordings", recording.id, recording.text, recording.path) for recording in plan.recordings],
+    ]
+    return [items[start : start + _PIECE] for items in kinds for start in range(0, len(items), _PIECE)]
+
+
+def _missing(store: RunFolder, plan: Plan, share: int, shares: int) -> list[list[_Item]]:
+    # A piece is judged as a whole again if anything of it is missing: so what is heard together never depends on when
+    # a run was stopped.
+    mine = _items(store, plan)[share::shares]
+    return [piece for piece in mine if not all(store.is_judged(item.kind, item.id) for item in piece)]
+
+
+def _work(
+    plan: Plan, folder: Path, pieces: list[list[_Item]], device: str, cloner: Cloner | None = None
+) -> Iterator[None]:
+    """Do `pieces`, one after another."""
+    store = RunFolder(folder)
+    # The judges are built first: what they lack should not come out after an hour of synthesis.
+    judges = Judges.build(plan.judges, device)
+    for piece in pieces:
+        for item in piece:
+            if item.kind == "trials" and not store.is_made(item.id):
+                cloner = cloner or _load_cloner(plan.model, device)
+                _synthesise(cloner, store, plan, item.number)
+        wavs = [_load(item.path or store.output(item.id)) for item in piece]
+        for item, judgement in zip(piece, judges.judge(wavs, [item.text for item in piece]), strict=True):
+            store.keep(item.kind, item.id, judgement)
+        yield
+
+
+def _synthesise(cloner: Cloner, store: RunFolder, plan: Plan, number: int) -> None:
+    trial = plan.trials[number]
+    prompt = store.prompts([trial])[trial.prompt_id]
+    started = time.perf_counter()
+    prompt_text = trial.prompt_text if plan.use_prompt_text else None
+    speech = cloner.clone(trial.text, prompt=prompt, prompt_text=prompt_text, seed=plan.seed + number)
+    took = time.perf_counter() - started
+    store.keep_output(trial.id, speech.wav, speech.sample_rate, Made(str(speech.stop_reason), took))
+
+
+def _load(path: Path) -> Tensor:
+    """[S]; an output may be empty, which elsewhere is an error."""
+    return load_audio(path, SAMPLE_RATE) if soundfile.info(str(path)).frames else torch.zeros(0)
+
+
+def _work_in_processes(plan: Plan, folder: Path, mine: list[list[list[_Item]]], bar: Any) -> None:
+    devices = [_device_of_worker(plan.device, worker) for worker in range(len(mine))]
+    # Spawned, not forked: neither CUDA nor the threads of torch survive a fork.
+    workers, spawn = len(mine), get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(plan.threads,)) as pool:
+        waiting = [
+            pool.submit(_work_all, plan, folder, pieces, device) for pieces, device in zip(mine, devices, strict=True)
+        ]
+        for done in as_completed(waiting):
+            bar.update(done.result())
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _work_all(plan: Plan, folder: Path, pieces: list[list[_Item]], device: str) -> int:
+    return sum(1 for _ in _work(plan, folder, pieces, device))
+
+
+def _device_of_worker(device: str, worker: int) -> str:
+    return f"cuda:{worker % torch.cuda.device_count()}" if device == "cuda" else device
+
+
+def _load_cloner(model: str | None, device: str) -> Cloner:
+    from valle.cloner import VoiceCloner
+
+    return VoiceCloner.from_pretrained(model, device)

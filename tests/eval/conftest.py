@@ -1,14 +1,23 @@
-"""Short real recordings for the tests of the evaluation."""
+"""Short real recordings, and results made by hand, for the tests of the evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
-from torch import Tensor
+import soundfile
 
 from valle.eval.lists import Recording, read_list
-from valle.tokenizers.audio import load_audio
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Row = dict[str, Any]
 
 
 @pytest.fixture(scope="session")
@@ -20,4 +29,57 @@ def recordings() -> dict[str, Recording]:
 @pytest.fixture(scope="session")
 def speech(recordings: dict[str, Recording]) -> Callable[[str], Tensor]:
     """A shipped recording [S] at 16 kHz by its id."""
+    from valle.tokenizers.audio import load_audio
+
     return lambda id_: load_audio(recordings[id_].path, 16_000)
+
+
+@pytest.fixture(scope="session")
+def tone() -> Callable[..., None]:
+    """Writes a sound of so many seconds to a path."""
+
+    def write(path: Path, seconds: float = 1.0) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.3 * np.sin(np.arange(round(16_000 * seconds)) / 8), 16_000)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def row() -> Callable[..., Row]:
+    """A row of utterances.tsv: one error in three words, unless told otherwise."""
+
+    def make(id_: str, **cells: Any) -> Row:
+        words = {"wer": 1 / 3, "cer": 0.25, "words": 3, "characters": 11}
+        errors = {"substitutions": 1, "deletions": 0, "insertions": 0, "diff": "the [-cat-] {+hat+} sat"}
+        reading = {"skipped": 0, "repeated": 0, "skipped_words": "", "repeated_words": ""}
+        rest = {"sim": 0.7, "stop_reason": "eos", "notes": ""}
+        named = {"id": id_, "prompt": "p1", "speaker": "anna", "text": "The cat sat."}
+        return {**named, **words, **errors, **reading, **rest, **cells}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_run(tone: Callable[..., None]) -> Callable[..., Path]:
+    """Writes a folder as `valle eval tts --out` leaves it."""
+
+    def write(folder: Path, rows: Sequence[Row], sounds: bool = True) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "utterances.tsv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None)
+            writer.writeheader()
+            writer.writerows(rows)
+        errors = sum(r["substitutions"] + r["deletions"] + r["insertions"] for r in rows)
+        value = errors / sum(r["words"] for r in rows)
+        wer = {"value": value, "low": value / 2, "high": value * 2, "n": len(rows), "excluded": 0}
+        figures = {"metrics": {"wer": wer}, "context": {"recordings_wer": wer}}
+        content = {"kind": "tts", "seed": 0, "config": {"list": "made"}, "versions": {}, **figures}
+        (folder / "results.json").write_text(json.dumps(content))
+        if sounds:
+            for r in rows:
+                tone(folder / "wavs" / f"{r['id']}.wav")
+            tone(folder / "prompts" / "p1.wav")
+        return folder
+
+    return write

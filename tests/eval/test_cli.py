@@ -4,7 +4,6 @@ import argparse
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -35,37 +34,32 @@ def own_list(recordings: dict[str, Recording], tmp_path: Path) -> Path:
     return tmp_path / "list.tsv"
 
 
-def test_tts_of_another_system_from_jobs_to_results(
+def test_tts_of_another_system_from_jobs_to_report(
     own_list: Path, recordings: dict[str, Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ("tts", "--list", own_list, "--sentences", tmp_path / "sentences.txt")
-    assert run(*common, "--list-jobs") == 0
-    jobs = list(csv.DictReader(capsys.readouterr().out.splitlines(), delimiter="\t"))
-    assert [job["id"] for job in jobs] == [f"{id_}.000" for id_ in PROMPTS]
+    common = ("--list", own_list, "--sentences", tmp_path / "sentences.txt")
+    assert run("jobs", *common, "--out", tmp_path / "jobs") == 0
+    jobs = list(csv.DictReader((tmp_path / "jobs" / "jobs.tsv").read_text().splitlines(), delimiter="\t"))
+    assert [(job["id"], job["text"]) for job in jobs] == [(f"{id_}.000", "The shop closes at noon.") for id_ in PROMPTS]
     for job in jobs:  # the other system says what it likes in the right voice
-        assert job["text"] == "The shop closes at noon."
-        save_audio(tmp_path / "wavs" / f"{job['id']}.wav", load_audio(job["prompt"], 16_000), 16_000)
-
-    def evaluate(out: Path) -> dict[str, Any]:
-        assert run(*common, "--wavs", tmp_path / "wavs", "--out", out, "--json") == 0
-        printed = json.loads(capsys.readouterr().out)
-        assert printed == json.loads((out / "results.json").read_text())
-        return printed
-
-    results = evaluate(tmp_path / "first")
+        prompt = load_audio(tmp_path / "jobs" / job["prompt"], 16_000)
+        save_audio(tmp_path / "wavs" / f"{job['id']}.wav", prompt, 16_000)
+    capsys.readouterr()
+    assert run("tts", *common, "--wavs", tmp_path / "wavs", "--out", tmp_path / "run", "--json") == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results == json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["kind"] == "tts"
-    assert (results["n"], results["seed"], results["config"]["recogniser"]) == (2, 0, "pocketsphinx")
+    assert (results["n"], results["seed"], results["config"]["judges"]["recogniser"]) == (2, 0, "pocketsphinx")
     assert results["metrics"]["sim"]["value"] == pytest.approx(1, abs=1e-3)
     assert results["metrics"]["wer"]["value"] >= 0.8
     assert 0 < results["context"]["recordings_wer"]["value"] < 0.8
     assert {"pocketsphinx", "Resemblyzer", "jiwer", "torch"} <= set(results["versions"])
-    rows = list(csv.DictReader((tmp_path / "first" / "utterances.tsv").read_text().splitlines(), delimiter="\t"))
+    rows = list(csv.DictReader((tmp_path / "run" / "utterances.tsv").read_text().splitlines(), delimiter="\t"))
     assert [row["prompt"] for row in rows] == PROMPTS
     errors = sum(int(row[kind]) for row in rows for kind in ("substitutions", "deletions", "insertions"))
     assert errors / sum(int(row["words"]) for row in rows) == pytest.approx(results["metrics"]["wer"]["value"])
-
-    assert evaluate(tmp_path / "second") == results
-    assert (tmp_path / "second" / "utterances.tsv").read_bytes() == (tmp_path / "first" / "utterances.tsv").read_bytes()
+    assert run("report", tmp_path / "run", "--out", tmp_path / "report.html") == 0
+    assert (tmp_path / "report.html").read_text().count("data:audio/mpeg") == 4  # two outputs, two voices
 
 
 def test_codec_results(own_list: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,27 +68,53 @@ def test_codec_results(own_list: Path, tmp_path: Path, capsys: pytest.CaptureFix
     save_codec(build_codec("spectral", small), tmp_path / "codec")
     options = ("--list", own_list, "--metrics", "mcd", "pesq", "--n-q", "1", "--out", tmp_path / "out", "--keep-wavs")
     assert run("codec", "--model", tmp_path / "codec", *options) == 0
-    assert "n_q 1, 500 bit/s, own" in capsys.readouterr().out
+    head, own_line, cross_line = capsys.readouterr().out.splitlines()
+    assert head.split()[:6] == ["codec", "codes", "n_q", "bit/s", "PESQ", "MCD"]
+    assert own_line.split()[:4] == ["codec", "own", "1", "500"] and cross_line.split()[1] == "cross"
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     own, cross = results["conditions"]
     assert (own["n_q"], own["metrics"]["mcd"]["n"]) == (1, 2)
     assert (cross["metrics"]["mcd"]["value"], cross["metrics"]["mcd"]["excluded"]) == (None, 2)
     rows = list(csv.DictReader((tmp_path / "out" / "utterances.tsv").read_text().splitlines(), delimiter="\t"))
+    assert (results["codecs"][0]["spec"]["n_q"], results["codecs"][0]["time_invariant_cosine"]["halves"]["n"]) == (4, 2)
     assert rows[2]["notes"].startswith("mcd: the speaker has no other recording; pesq: ")
     assert {path.name for path in (tmp_path / "out" / "wavs" / "own-1").iterdir()} == {f"{id_}.wav" for id_ in PROMPTS}
+
+
+def test_several_codecs_side_by_side(own_list: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = {"dim": 16, "hidden": 16, "encoder_layers": 2, "decoder_layers": [2, 2], "early_layers": 1}
+    for name, changes in (("one", {"n_q": 1}), ("two", {"n_q": 2, "time_invariant": False})):
+        save_codec(build_codec("spectral", small | changes), tmp_path / name)
+    options = ("--list", own_list, "--metrics", "mcd", "--n-q", "1", "2", "--out", tmp_path / "out", "--keep-wavs")
+    plot = ("--plot", tmp_path / "plot.png", "--no-cross", "--json")
+    assert run("codec", "--model", tmp_path / "one", tmp_path / "two", *options, *plot) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert [(c["codec"], c["n_q"]) for c in results["conditions"]] == [("one", 1), ("two", 1), ("two", 2)]
+    assert [c["codec"] for c in results["codecs"]] == ["one", "two"]
+    assert results["codecs"][1]["time_invariant_cosine"] is None
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+    assert (tmp_path / "out/wavs/two/own-2" / f"{PROMPTS[0]}.wav").exists()
 
 
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [
-        (("tts", "--keep-wavs"), "--keep-wavs needs --out"),
+        (("codec", "--keep-wavs"), "--keep-wavs needs --out"),
         (("tts", "--jobs", "0"), "--jobs must be 1 or more"),
-        (("tts", "--list", "none.tsv"), r"none\.tsv does not exist"),
+        (("tts", "--part", "1/2"), "--part needs --out"),
+        (("tts", "--part", "3/2", "--out", "x"), "--part must be I/N"),
+        (("tts", "--list", "none.tsv"), r"none\.tsv is no file or folder"),
+        (("report", "none", "--out", "x.html"), "none/results.json does not exist"),
+        (("compare", "none"), "none/results.json does not exist"),
+        (("samples", "none", "--out", "x"), "none/results.json does not exist"),
         (("codec", "--model", "./none"), "none"),
         (("codec", "--list", "none.tsv"), r"none\.tsv does not exist"),
     ],
 )
-def test_mistakes_are_one_line(argv: tuple[str, ...], complaint: str) -> None:
+def test_mistakes_are_one_line(
+    argv: tuple[str, ...], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=complaint) as caught:
         run(*argv)
     assert "\n" not in str(caught.value)

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from valle.eval.judging import JudgeNames
 from valle.eval.lists import Recording
-from valle.eval.recognisers import Recogniser, build_recogniser
-from valle.eval.similarity import SpeakerModel, build_speaker_model
+from valle.eval.run_folder import RunFolder
 from valle.eval.text import score_text
-from valle.eval.tts import Job, Output, evaluate_tts, judge, judge_recordings, plan, read_outputs, synthesise
-from valle.tokenizers.audio import load_audio
+from valle.eval.trials import Clip, Trial, each
+from valle.eval.tts import Plan, evaluate_tts, identity
+from valle.eval.tts_results import tts_results, tts_table, write_tts_results
+from valle.tokenizers.audio import load_audio, save_audio
 from valle.tokenizers.errors import UserError
 
 ANNA, BERT = "1688-142285-0009", "3331-159605-0005"  # two speakers
@@ -23,7 +25,7 @@ ANNA, BERT = "1688-142285-0009", "3331-159605-0005"  # two speakers
 class Playback:
     """A system that gives back the prompt, whatever it is told to say."""
 
-    calls: list[tuple[str, str | None, int]]
+    calls: list[tuple[str, str | None, int]] = field(default_factory=list)
 
     @dataclass
     class Speech:
@@ -36,85 +38,92 @@ class Playback:
         return self.Speech(load_audio(prompt, 16_000))
 
 
-@pytest.fixture(scope="module")
-def recogniser() -> Recogniser:
-    return build_recogniser("pocketsphinx")
+@pytest.fixture
+def plan(recordings: dict[str, Recording]) -> Plan:
+    real = [recordings[ANNA], recordings[BERT]]
+    return Plan(each(real, ["The bread is still warm."]), real)
 
 
-@pytest.fixture(scope="module")
-def speaker_model() -> SpeakerModel:
-    return build_speaker_model("resemblyzer")
-
-
-def test_every_prompt_says_every_sentence(recordings: dict[str, Recording]) -> None:
-    jobs = plan([recordings[ANNA], recordings[BERT]], ["One.", "Two."])
-    assert [(job.id, job.prompt.id, job.text) for job in jobs] == [
-        (f"{ANNA}.000", ANNA, "One."),
-        (f"{ANNA}.001", ANNA, "Two."),
-        (f"{BERT}.000", BERT, "One."),
-        (f"{BERT}.001", BERT, "Two."),
-    ]
-
-
-def test_synthesis_hands_over_prompt_text_and_a_seed_of_its_own(recordings: dict[str, Recording]) -> None:
-    jobs = plan([recordings[ANNA]], ["One.", "Two."])
-    told, kept = Playback([]), Playback([])
-    outputs = synthesise(told, jobs, use_prompt_text=True, seed=7)
-    synthesise(kept, jobs, use_prompt_text=False)
-    assert told.calls == [("One.", recordings[ANNA].text, 7), ("Two.", recordings[ANNA].text, 8)]
-    assert kept.calls == [("One.", None, 0), ("Two.", None, 1)]
-    assert outputs[0].seconds == pytest.approx(recordings[ANNA].seconds, abs=0.01)
-
-
-def test_a_system_that_plays_the_prompt_has_its_voice_but_not_its_words(
-    recordings: dict[str, Recording], recogniser: Recogniser, speaker_model: SpeakerModel
-) -> None:
-    prompts = [recordings[ANNA], recordings[BERT]]
-    report = evaluate_tts(Playback([]), prompts, ["The bread is still warm."], recogniser, speaker_model, prompts)
-    assert report.metrics["sim"].value == pytest.approx(1, abs=1e-5)
+def test_a_system_that_plays_the_prompt_has_its_voice_but_not_its_words(plan: Plan, tmp_path: Path) -> None:
+    system = Playback()
+    report = evaluate_tts(replace(plan, seed=7), tmp_path, cloner=system)
+    assert report is not None
+    assert system.calls == [(t.text, t.prompt_text, 7 + i) for i, t in enumerate(plan.trials)]
+    assert report.metrics["sim"].value == pytest.approx(1, abs=1e-3)  # the output went through 16-bit audio
     assert report.metrics["sim_others"].value < 0.8
     assert report.metrics["wer"].value >= 1
     assert report.real_time_factor > 0
-    heard = recogniser.transcribe([load_audio(prompt.path, 16_000) for prompt in prompts], 16_000)
-    by_hand = [score_text(prompt.text, text) for prompt, text in zip(prompts, heard, strict=True)]
+    store = RunFolder(tmp_path)
+    by_hand = [score_text(r.text, store.judgement("recordings", r.id).heard) for r in plan.recordings]
     assert report.context["recordings_wer"].value == pytest.approx(
         sum(s.words.errors for s in by_hand) / sum(s.words.length for s in by_hand)
     )
     assert report.context["same_speaker"].n == 0
-    assert report.context["different_speakers"].value == pytest.approx(report.metrics["sim_others"].value, abs=1e-5)
-    again = evaluate_tts(Playback([]), prompts, ["The bread is still warm."], recogniser, speaker_model, prompts)
-    assert again.rows == report.rows
-    assert again.metrics == report.metrics
+    assert report.context["different_speakers"].value == pytest.approx(report.metrics["sim_others"].value, abs=1e-3)
 
 
-def test_outputs_of_another_system_are_judged_by_their_files(
-    recordings: dict[str, Recording], recogniser: Recogniser, speaker_model: SpeakerModel, tmp_path: Path
-) -> None:
-    spoken = recordings[ANNA]
-    job = Job("said", recordings["1688-142285-0005"], spoken.text)  # the speaker's own voice, other words
-    with pytest.raises(UserError, match=r"1 of 1 outputs are missing, first: .*said\.wav"):
-        read_outputs(tmp_path, [job])
-    shutil.copy(spoken.path, tmp_path / "said.wav")
-    report = judge([job], read_outputs(tmp_path, [job]), recogniser, speaker_model)
+def test_a_stopped_run_goes_on_and_ends_in_the_same_result(plan: Plan, tmp_path: Path) -> None:
+    whole = evaluate_tts(plan, tmp_path / "whole", cloner=Playback())
+    first, second = Playback(), Playback()
+    assert evaluate_tts(plan, tmp_path / "parts", part=0, parts=2, cloner=first) is None
+    (tmp_path / "parts" / "judged" / "trials" / f"{plan.trials[0].id}.json").unlink()  # killed before judging
+    report = evaluate_tts(plan, tmp_path / "parts", cloner=second)
+    assert len(first.calls) + len(second.calls) == 2, "an output was made twice"
+    assert whole is not None and report is not None
+    assert tts_table(report.rows) == tts_table(whole.rows)
+    assert report.metrics == whole.metrics
+    assert report.context == whole.context
+
+
+def test_results_are_the_same_bytes_for_one_and_for_two_processes(plan: Plan, tmp_path: Path) -> None:
+    wavs = tmp_path / "wavs"
+    for trial in plan.trials:
+        save_audio(wavs / f"{trial.id}.wav", trial.prompt.load(16_000), 16_000)
+    plan = replace(plan, wavs=wavs)
+    for jobs in (1, 2):
+        report = evaluate_tts(plan, tmp_path / str(jobs), jobs=jobs)
+        assert report is not None
+        write_tts_results(tmp_path / str(jobs), report, identity(plan), 0)
+    for name in ("results.json", "utterances.tsv"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def test_a_folder_holds_one_evaluation(plan: Plan, tmp_path: Path) -> None:
+    store = RunFolder(tmp_path)
+    store.begin(plan.trials, plan.recordings, identity(plan, Playback()))
+    store.begin(plan.trials, plan.recordings, identity(plan, Playback()))
+    with pytest.raises(UserError, match="another --out") as caught:
+        store.begin(plan.trials, plan.recordings, identity(replace(plan, judges=JudgeNames("hubert")), Playback()))
+    assert "other judges" in str(caught.value)
+    with pytest.raises(UserError, match="other trials"):
+        store.begin(plan.trials[:1], plan.recordings, identity(plan, Playback()))
+
+
+def test_outputs_of_another_system_and_references(recordings: dict[str, Recording], tmp_path: Path) -> None:
+    spoken, prompt = recordings[ANNA], recordings["1688-142285-0005"]
+    trial = Trial("said", spoken.text, "anna", Clip(prompt.path), "p", reference=Clip(spoken.path))
+    plan = Plan([trial], wavs=tmp_path / "wavs")
+    with pytest.raises(UserError, match=r"said\.wav is missing"):
+        evaluate_tts(plan, tmp_path / "none")
+    save_audio(tmp_path / "wavs" / "said.flac", load_audio(spoken.path, 16_000), 16_000)
+    report = evaluate_tts(plan, tmp_path / "run")
+    assert report is not None
     assert report.metrics["wer"].value <= 0.4
-    assert 0.7 < report.metrics["sim"].value < 0.99
-    assert report.context == {}
+    assert 0.7 < report.metrics["sim"].value < 0.99  # the speaker's own voice, other words
+    assert report.metrics["sim_reference"].value == pytest.approx(1, abs=1e-3)
+    assert report.context["recordings_wer"].value == report.metrics["wer"].value
+    results = tts_results(report, {}, 0)
+    assert "NaN" not in json.dumps(results)
 
 
 def test_an_output_in_which_nothing_is_heard_counts_as_all_wrong(
-    recordings: dict[str, Recording], recogniser: Recogniser, speaker_model: SpeakerModel
+    recordings: dict[str, Recording], tmp_path: Path
 ) -> None:
-    jobs = plan([recordings[ANNA]], ["The bread is still warm.", "Nobody heard the rain."])
-    outputs = [Output(torch.zeros(32_000), 16_000, "max_length"), Output(torch.zeros(0), 16_000)]
-    report = judge(jobs, outputs, recogniser, speaker_model)
+    trials = each([recordings[ANNA]], ["The bread is still warm.", "Nobody heard the rain."])
+    save_audio(tmp_path / "wavs" / f"{trials[0].id}.wav", torch.zeros(32_000), 16_000)
+    save_audio(tmp_path / "wavs" / f"{trials[1].id}.wav", torch.zeros(0), 16_000)
+    report = evaluate_tts(Plan(trials, wavs=tmp_path / "wavs"), tmp_path / "run")
+    assert report is not None
     assert report.metrics["wer"].value == report.metrics["skips"].value == 1
     assert (report.metrics["sim"].n, report.metrics["sim"].excluded) == (0, 2)
     assert [row.sim.reason for row in report.rows] == ["recording: silence", "recording: no samples"]
-
-
-def test_recordings_without_words_are_the_users_mistake(
-    recordings: dict[str, Recording], recogniser: Recogniser, speaker_model: SpeakerModel
-) -> None:
-    wordless = Recording("a", recordings["3005-163389-0007"].path, "anna", "...")
-    with pytest.raises(UserError, match="no words"):
-        judge_recordings([wordless], recogniser, speaker_model)

@@ -1,0 +1,197 @@
+"""The commands `valle eval tts` and `valle eval jobs`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valle.tokenizers.errors import UserError
+
+if TYPE_CHECKING:
+    from valle.eval.cluster import Place
+    from valle.eval.stats import Estimate
+    from valle.eval.trial_lists import TrialList
+    from valle.eval.tts_scores import TTSReport
+
+_TTS_EXAMPLE = """examples:
+  valle eval tts --list plain100 --naturalness dnsmos --jobs 2 --out results/embedded
+  valle eval jobs --list plain100 --out jobs     # for another system: let it write wavs/<id>.wav, then
+  valle eval tts --list plain100 --wavs wavs --out results/other
+
+LIST is plain50 or plain100 (shipped); a table of trials (id prompt text, and prompt_text speaker reference where known)
+or of recordings (id path speaker text); a meta.lst of Seed-TTS-eval; a folder of LibriSpeech or LibriTTS.
+A run that was stopped goes on when started again with the same --out. Several machines that share a disk each take
+--part 1/4, --part 2/4, ...; 'auto' is their number under torchrun, SLURM and the like."""
+
+
+def add_tts_commands(subparsers: Any) -> None:
+    """Add `tts` and `jobs` to the subcommands of `valle eval`."""
+    tts = subparsers.add_parser(
+        "tts",
+        help="how well a model clones voices: word errors, likeness, naturalness",
+        description="Let a model say texts in the voices of a list and judge the result.",
+        epilog=_TTS_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_list(tts)
+    add = tts.add_argument
+    add("--model", metavar="M", help="model folder or Hub id (default: the embedded model)")
+    add("--wavs", type=Path, metavar="DIR", help="judge another system's DIR/<id>.wav instead of a model")
+    add("--no-prompt-text", action="store_true", help="do not give the model the prompts' transcripts")
+    add("--recogniser", default="pocketsphinx", metavar="R", help="pocketsphinx (default), hubert or whisper-SIZE")
+    add("--recogniser-model", metavar="M", help="folder or Hub id of its weights")
+    add("--speaker-model", default="resemblyzer", metavar="S", help="resemblyzer (default) or wavlm")
+    add("--speaker-weights", metavar="M", help="folder or Hub id of its weights")
+    add("--naturalness", nargs="+", default=[], metavar="N", help="of dnsmos utmos=FILE nisqa=FILE (default: none)")
+    add("--no-reading", action="store_true", help="do not look for skipped and repeated words (English only)")
+    add("--seed", type=int, default=0, help="of synthesis and intervals (default: 0)")
+    add("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    add("--jobs", type=int, default=1, metavar="N", help="processes; with cuda, one for each GPU (default: 1)")
+    add("--threads", type=int, default=1, metavar="N", help="of each process; results hold for one number (default: 1)")
+    add("--part", default="1/1", metavar="I/N", help="do the I-th of N parts of the work, or 'auto'")
+    add("--out", type=Path, metavar="DIR", help="keep results, audio and all in between here")
+    add("--json", action="store_true", help="print results as JSON")
+    tts.set_defaults(run=_run_tts)
+
+    jobs = subparsers.add_parser(
+        "jobs",
+        help="write down what a list wants said, for other systems",
+        description="Write DIR/jobs.tsv (id prompt prompt_text text) and the prompts: input of 'valle clone --jobs'.",
+        epilog="example:\n  valle eval jobs --list plain100 --out jobs",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_list(jobs)
+    jobs.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for jobs.tsv and prompts/")
+    jobs.set_defaults(run=_run_jobs)
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--list", default="plain50", metavar="LIST", help="what is said, by whom: see below (default: plain50)")
+    add("--protocol", metavar="P", help="for recordings: sentences, cross-sentence or continuation")
+    add("--sentences", type=Path, metavar="FILE", help="one a line, for the protocol 'sentences'")
+    add("--sample", type=int, metavar="N", help="draw N trials of a corpus at random (default: all)")
+    add("--sample-seed", type=int, default=0, metavar="N", help="of the drawing (default: 0)")
+
+
+def _open_list(args: argparse.Namespace) -> TrialList:
+    from valle.eval.trial_lists import open_list
+
+    return open_list(args.list, args.protocol, args.sentences, args.sample, args.sample_seed)
+
+
+def _run_jobs(args: argparse.Namespace) -> int:
+    from valle.eval.results import write_table
+    from valle.outputs import check_folder
+
+    check_folder(args.out)
+    trials = _open_list(args).trials
+    paths = {trial.prompt_id: trial.prompt for trial in trials}
+    saved = {id_: clip.save(args.out / "prompts", id_).relative_to(args.out) for id_, clip in paths.items()}
+    rows = [
+        {"id": t.id, "prompt": saved[t.prompt_id], "prompt_text": t.prompt_text or "", "text": t.text} for t in trials
+    ]
+    write_table(args.out / "jobs.tsv", rows)
+    print(f"wrote {args.out / 'jobs.tsv'}: {len(rows)} texts, {len(saved)} prompts", file=sys.stderr)
+    return 0
+
+
+def _run_tts(args: argparse.Namespace) -> int:
+    from valle.eval.cluster import parse_part
+    from valle.outputs import check_folder
+
+    for option in ("jobs", "threads"):
+        if getattr(args, option) < 1:
+            raise UserError(f"--{option} must be 1 or more, got {getattr(args, option)}")
+    place = parse_part(args.part)
+    if place.parts > 1 and not args.out:
+        raise UserError("--part needs --out DIR, a folder that all parts share")
+    if args.out:
+        check_folder(args.out)
+        return _evaluate(args, args.out, place)
+    with tempfile.TemporaryDirectory() as folder:
+        return _evaluate(args, Path(folder), place)
+
+
+def _evaluate(args: argparse.Namespace, folder: Path, place: Place) -> int:
+    from valle.device import find_device
+    from valle.eval.judging import JudgeNames
+    from valle.eval.tts import Plan, evaluate_tts, identity
+    from valle.eval.tts_results import tts_results, write_tts_results
+
+    device = str(find_device(args.device))
+    if device == "cuda" and place.local_rank is not None:
+        device = f"cuda:{place.local_rank}"
+    listed = _open_list(args)
+    plan = Plan(
+        trials=listed.trials,
+        recordings=listed.recordings,
+        model=args.model,
+        wavs=args.wavs,
+        use_prompt_text=not args.no_prompt_text,
+        judges=JudgeNames(
+            args.recogniser,
+            args.recogniser_model,
+            args.speaker_model,
+            args.speaker_weights,
+            tuple(args.naturalness),
+            not args.no_reading,
+        ),
+        seed=args.seed,
+        device=device,
+        threads=args.threads,
+    )
+    report = evaluate_tts(plan, folder, jobs=args.jobs, part=place.part, parts=place.parts)
+    if report is None:
+        print(f"part {place.part + 1} of {place.parts} is done; the last one writes the results", file=sys.stderr)
+        return 0
+    config = {
+        "list": Path(args.list).name,
+        "protocol": args.protocol,
+        "sample": args.sample,
+        "sample_seed": args.sample_seed,
+        **identity(plan),
+    }
+    write_tts_results(folder, report, config, args.seed)
+    print(json.dumps(tts_results(report, config, args.seed), indent=2) if args.json else describe_tts(report))
+    if args.out:
+        print(
+            f"wrote {folder / 'results.json'}; look at it: valle eval report {folder} --out report.html",
+            file=sys.stderr,
+        )
+    return 0
+
+
+_LINES = (
+    ("word error rate", "wer", "recordings_wer"),
+    ("character error rate", "cer", "recordings_cer"),
+    ("texts with a skipped word", "skips", "recordings_skips"),
+    ("texts with a repeated word", "repeats", "recordings_repeats"),
+    ("texts with either", "misread", "recordings_misread"),
+    ("similarity to the prompt", "sim", "same_speaker"),
+    ("  to the other prompts", "sim_others", "different_speakers"),
+    ("  to the real recording", "sim_reference", None),
+    ("predicted quality (DNSMOS)", "dnsmos", "recordings_dnsmos"),
+    ("predicted quality (UTMOS)", "utmos", "recordings_utmos"),
+    ("predicted quality (NISQA)", "nisqa", "recordings_nisqa"),
+)
+
+
+def describe_tts(report: TTSReport) -> str:
+    """The figures as text for a terminal."""
+    voices = len({row.trial.speaker for row in report.rows})
+    lines = [
+        f"{len(report.rows)} texts, {voices} voices; value [95 % interval]",
+        f"{'':<30}{'outputs':<24}real recordings",
+    ]
+    for label, name, real in _LINES:
+        if name in report.metrics:
+            context: Estimate | str = report.context.get(real or "", "")
+            lines.append(f"{label:<30}{report.metrics[name]!s:<24}{context}".rstrip())
+    if report.real_time_factor == report.real_time_factor:
+        lines.append(f"{'real-time factor':<30}{report.real_time_factor:.3f}")
+    return "\n".join(lines)

@@ -1,0 +1,42 @@
+"""Which part of the work is this process's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from valle.tokenizers.errors import UserError
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process among those that share a piece of work."""
+
+    part: int = 0
+    parts: int = 1
+    local_rank: int | None = None
+    """Its number on its machine, and so of its GPU; None where each process may take all of the machine."""
+
+
+def parse_part(text: str) -> Place:
+    """`I/N`; or `auto`: rank and size of the cluster that Lightning finds itself in, else the only part.
+
+    Raises `UserError` for anything else.
+    """
+    if text == "auto":
+        return _of_cluster()
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UserError(f"--part must be I/N with 1 <= I <= N, such as 2/8, or 'auto', got '{text}'")
+    return Place(int(number) - 1, int(count))
+
+
+def _of_cluster() -> Place:
+    # Of torchrun, SLURM, LSF and MPI, Lightning knows which environment variables say who is who.
+    from lightning.fabric.plugins import environments as known
+
+    kinds = (known.TorchElasticEnvironment, known.SLURMEnvironment, known.LSFEnvironment, known.MPIEnvironment)
+    for kind in kinds:
+        if kind.detect():
+            cluster = kind()
+            return Place(cluster.global_rank(), cluster.world_size(), cluster.local_rank())
+    return Place()

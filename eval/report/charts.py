@@ -1,0 +1,76 @@
+"""Distributions as SVG: one dot for each utterance, so that nothing hides behind a mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from valle.eval.figures import Figure
+
+_WIDTH, _ROW, _TOP, _BOTTOM = 640, 56, 8, 26
+_DOT, _BINS = 3.2, 72
+
+
+def distribution(figure: Figure, values: Mapping[str, Sequence[float]], real: float | None = None) -> str:
+    """An SVG with a row of stacked dots for each system of `values`; `real`: where real recordings stand."""
+    everything = [value for row in values.values() for value in row] + ([] if real is None else [real])
+    low, high = _range(everything, figure)
+
+    def x(value: float) -> float:
+        return 8 + (min(max(value, low), high) - low) / (high - low) * (_WIDTH - 16)
+
+    height = _TOP + _ROW * len(values) + _BOTTOM
+    parts = []
+    for i, (name, row) in enumerate(values.items()):
+        base = _TOP + _ROW * (i + 1) - 4
+        parts.append(f'<g class="s{i % 6}">{_dots(row, x, base)}</g>')
+        if len(values) > 1:
+            parts.append(f'<text x="8" y="{base - _ROW + 16}" class="name">{escape(name)}</text>')
+        parts.append(f'<line x1="8" x2="{_WIDTH - 8}" y1="{base + 2}" y2="{base + 2}" class="base"/>')
+    if real is not None:
+        parts.append(f'<line x1="{x(real):.1f}" x2="{x(real):.1f}" y1="{_TOP}" y2="{height - _BOTTOM}" class="real"/>')
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        value = low + share * (high - low)
+        anchor = "start" if share == 0 else "end" if share == 1 else "middle"
+        label = f"{100 * value:.0f} %" if figure.percent else f"{value:.2f}"
+        parts.append(f'<text x="{x(value):.1f}" y="{height - 6}" text-anchor="{anchor}">{label}</text>')
+    summary = "; ".join(f"{name}: {_quartiles(figure, row)}" for name, row in values.items() if row)
+    label = escape(f"{figure.label} of each utterance. {summary}", quote=True)
+    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _dots(row: Sequence[float], x: object, base: float) -> str:
+    columns: dict[int, int] = {}
+    step = (_WIDTH - 16) / _BINS
+    dots = []
+    tallest = max(_count(row, x, step).values(), default=1)
+    rise = min(2 * _DOT + 0.6, (_ROW - 10) / tallest)  # many in one place overlap rather than leave their row
+    for value in sorted(row):
+        column = int((x(value) - 8) / step)  # type: ignore[operator]
+        columns[column] = columns.get(column, 0) + 1
+        cx, cy = 8 + (column + 0.5) * step, base - _DOT - (columns[column] - 1) * rise
+        dots.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{_DOT}"/>')
+    return "".join(dots)
+
+
+def _count(row: Sequence[float], x: object, step: float) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for value in row:
+        column = int((x(value) - 8) / step)  # type: ignore[operator]
+        counts[column] = counts.get(column, 0) + 1
+    return counts
+
+
+def _range(values: Sequence[float], figure: Figure) -> tuple[float, float]:
+    if figure.percent:
+        # Insertions can take one text's errors far above 100 %; they are drawn at the right edge.
+        return 0.0, min(1.5, max(1.0, *values)) if values else 1.0
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    margin = (high - low) * 0.03 or 0.5
+    return low - margin, high + margin
+
+
+def _quartiles(figure: Figure, row: Sequence[float]) -> str:
+    ordered = sorted(row)
+    low, middle, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.25, 0.5, 0.75))
+    return f"median {figure.text(middle)}, middle half {figure.text(low)} to {figure.text(high)}"

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from valle.eval.lists import Recording
+from valle.eval.trial_lists import open_list, read_seed_tts, read_trials
+from valle.eval.trials import Clip, continuation, cross_sentence
+from valle.eval.word_times import Word, WordTimer
+from valle.tokenizers.audio import load_audio, save_audio
+from valle.tokenizers.errors import UserError
+
+
+def test_every_shipped_voice_says_every_sentence_or_its_share() -> None:
+    plain50, plain100 = open_list("plain50"), open_list("plain100")
+    assert len(plain50.trials) == 50 and len(plain100.trials) == 100
+    for listed, per_voice in ((plain50, 10), (plain100, 20)):
+        voices = [trial.prompt_id for trial in listed.trials]
+        assert {voices.count(voice) for voice in voices} == {per_voice}
+        assert len(set(voices)) == 5
+        assert len({trial.id for trial in listed.trials}) == len(voices)
+    assert len({trial.text for trial in plain100.trials}) == 100
+
+
+def even_words(recording: Recording) -> list[Word]:
+    """Words of half a second each, with pauses of a tenth."""
+    return [Word(word, 0.6 * i + 0.1, 0.6 * i + 0.6) for i, word in enumerate(recording.text.split())]
+
+
+def speaker(folder: Path, name: str, seconds: list[float]) -> list[Recording]:
+    found = []
+    for i, length in enumerate(seconds):
+        path = folder / f"{name}{i}.wav"
+        save_audio(path, torch.linspace(0, 0.5, round(16_000 * length)), 16_000)
+        words = " ".join(f"w{i}x{n}" for n in range(round(length / 0.6)))
+        found.append(Recording(f"{name}{i}", path, name, words))
+    return found
+
+
+def test_continuation_cuts_between_words(tmp_path: Path) -> None:
+    corpus = speaker(tmp_path, "anna", [6.0, 2.0, 12.0])
+    (trial,) = continuation(corpus, even_words)
+    assert trial.prompt_text == "w0x0 w0x1 w0x2 w0x3 w0x4"  # the fifth word ends at 3.0 s
+    assert trial.text == "w0x5 w0x6 w0x7 w0x8 w0x9"
+    assert (trial.prompt.start, trial.prompt.end) == (0.0, 3.0)
+    assert trial.reference is not None
+    whole = load_audio(corpus[0].path, 16_000)
+    assert torch.equal(torch.cat((trial.prompt.load(16_000), trial.reference.load(16_000))), whole)
+
+
+def test_cross_sentence_takes_another_utterance_of_the_same_speaker(tmp_path: Path) -> None:
+    corpus = speaker(tmp_path, "anna", [5.0, 6.0]) + speaker(tmp_path, "bert", [5.0, 4.5, 1.0])
+    trials = cross_sentence(corpus, even_words, sample=4, seed=3)
+    texts = {recording.id: recording.text for recording in corpus}
+    for trial in trials:
+        assert trial.text == texts[trial.id]
+        source = trial.prompt.path.stem
+        assert source != trial.id and source[:4] == trial.speaker == trial.id[:4]
+        assert trial.prompt_text == " ".join(texts[source].split()[:5])
+        assert trial.reference == Clip(tmp_path / f"{trial.id}.wav")
+    assert cross_sentence(corpus, even_words, sample=2, seed=3) == cross_sentence(corpus, even_words, sample=2, seed=3)
+    draws = {tuple(t.id for t in cross_sentence(corpus, even_words, sample=2, seed=seed)) for seed in range(8)}
+    assert len(draws) > 1
+    with pytest.raises(UserError, match="only 4 can be used, not 5"):
+        cross_sentence(corpus, even_words, sample=5)
+    with pytest.raises(UserError, match="dictionary"):
+        cross_sentence(corpus, lambda _: None)
+
+
+def test_words_are_found_where_they_are_said(recordings: dict[str, Recording]) -> None:
+    recording = recordings["3005-163389-0007"]  # YOU DIDN'T WANT TO COME
+    words = WordTimer()(recording)
+    assert words is not None
+    assert [word.text for word in words] == recording.text.split()
+    assert all(a.end <= b.start + 0.011 for a, b in pairwise(words))
+    assert words[0].start > 0 and words[-1].end <= recording.seconds + 0.02
+    unknown = Recording("x", recording.path, "x", "YOU DIDN'T QWERTZ")
+    assert WordTimer()(unknown) is None
+
+
+def test_seed_tts_meta(tmp_path: Path) -> None:
+    (tmp_path / "prompt-wavs").mkdir()
+    for name in ("prompt-wavs/p.wav", "t.wav"):
+        soundfile.write(tmp_path / name, torch.zeros(800).numpy(), 16_000)
+    (tmp_path / "meta.lst").write_text("a|Said before.|prompt-wavs/p.wav|To say.\nb|X.|prompt-wavs/p.wav|Y.|t.wav\n")
+    a, b = read_seed_tts(tmp_path / "meta.lst")
+    assert (a.id, a.text, a.prompt_text, a.prompt.path) == (
+        "a",
+        "To say.",
+        "Said before.",
+        tmp_path / "prompt-wavs/p.wav",
+    )
+    assert (a.reference, b.reference) == (None, Clip(tmp_path / "t.wav"))
+    assert a.prompt_id == b.prompt_id == "prompt-wavs_p"
+    (tmp_path / "meta.lst").write_text("a|b|c\n")
+    with pytest.raises(UserError, match="line 1: 3 fields"):
+        read_seed_tts(tmp_path / "meta.lst")
+
+
+def test_trial_tables(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "p.wav", torch.zeros(800).numpy(), 16_000)
+    (tmp_path / "t.tsv").write_text("id\tprompt\ttext\tspeaker\na.1\tp.wav\tHello there.\tanna\n")
+    (trial,) = read_trials(tmp_path / "t.tsv")
+    assert (trial.id, trial.speaker, trial.prompt_text) == ("a.1", "anna", None)
+    for content, complaint in (
+        ("id\tprompt\nx\tp.wav\n", "no column 'text'"),
+        ("id\tprompt\ttext\n", "lists no trials"),
+        ("id\tprompt\ttext\na\tnone.wav\tb\n", "line 2: .*none.wav does not exist"),
+        ("id\tprompt\ttext\na\tp.wav\tb\na\tp.wav\tb\n", "line 3: id 'a' comes twice"),
+    ):
+        (tmp_path / "t.tsv").write_text(content)
+        with pytest.raises(UserError, match=complaint):
+            read_trials(tmp_path / "t.tsv")
+
+
+def test_corpora_in_their_own_layout(recordings: dict[str, Recording], tmp_path: Path) -> None:
+    chosen = [recordings[id_] for id_ in ("3005-163389-0001", "3005-163389-0002", "3005-163389-0007")]
+    chapter = tmp_path / "ls" / "3005" / "163389"
+    tts = tmp_path / "tts" / "3005" / "163389"
+    tts.mkdir(parents=True)
+    for recording in chosen:
+        wav = load_audio(recording.path, 16_000)
+        save_audio(chapter / f"{recording.id}.flac", wav, 16_000)
+        name = recording.id.replace("-", "_")
+        save_audio(tts / f"{name}.wav", wav, 16_000)
+        (tts / f"{name}.normalized.txt").write_text(f"{recording.text.capitalize()}.\n")
+    (tmp_path / "empty").mkdir()
+    (chapter / "3005-163389.trans.txt").write_text("".join(f"{r.id} {r.text}\n" for r in chosen))
+    listed = open_list(str(tmp_path / "ls"), sample=1)
+    assert listed.trials[0].speaker == "3005" and listed.recordings == []
+    assert open_list(str(tmp_path / "tts"), "continuation", sample=1).trials[0].prompt_text is not None
+    with pytest.raises(UserError, match="layout of LibriSpeech"):
+        open_list(str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (("nowhere",), "no file or folder, and no shipped list"),
+        (("plain100", "continuation"), "is complete"),
+        (("plain100", None, Path("mine.txt")), "is complete"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(argv: tuple[str, ...], complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        open_list(*argv)  # type: ignore[arg-type]

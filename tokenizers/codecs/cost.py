@@ -44,5 +44,5 @@ def _count(codec: SpeechCodec, wav: Tensor, seconds: float) -> Cost:
         codes = codec.encode(wav)
     with FlopCounterMode(display=False) as decoding:
         codec.decode(codes)
-    stored = sum(p.numel() for p in (*codec.parameters(), *codec.buffers()) if p.is_floating_point())
+    stored = sum(tensor.numel() for tensor in codec.state_dict().values() if tensor.is_floating_point())
     return Cost(stored, encoding.get_total_flops() / 2 / seconds, decoding.get_total_flops() / 2 / seconds)

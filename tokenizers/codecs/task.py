@@ -315,25 +315,22 @@ class CodecTask(LightningModule):
         """
         codes = self.codec.encode(batch.wav, batch.lengths)
         whole = batch.wav[..., : int(batch.lengths.max())]
-        size = len(batch.lengths)
 
-        def distance(used: SpeechCodes) -> Tensor:
-            wav = self.codec.decode(used)
+        def log(name: str, value: Tensor) -> None:
+            self.log(f"val/{name}", value, batch_size=len(batch.lengths), sync_dist=True)
+
+        def distance(n_q: int, time_invariant: Tensor | None) -> Tensor:
+            wav = self.codec.decode(SpeechCodes(codes.codes[:, :n_q], codes.lengths, time_invariant))
             size = min(wav.shape[-1], whole.shape[-1])
             return self.mel(wav[..., :size], whole[..., :size])
 
-        for n_q in {1, 2, self.codec.spec.n_q} & set(range(1, self.codec.spec.n_q + 1)):
-            part = SpeechCodes(codes.codes[:, :n_q], codes.lengths, codes.time_invariant)
-            self.log(f"val/mel_distance_{n_q}", distance(part), batch_size=size)
+        n_q = self.codec.spec.n_q
+        for fewer in sorted({1, min(2, n_q), n_q}):
+            log(f"mel_distance_{fewer}", distance(fewer, codes.time_invariant))
         if codes.time_invariant is not None:
-            halves = self._prompt_time_invariant(batch.wav, batch.lengths)
-            self.log(
-                "val/mel_distance_prompt", distance(SpeechCodes(codes.codes, codes.lengths, halves)), batch_size=size
-            )
-            firsts, seconds = self._halves(batch.wav, batch.lengths)
-            self.log("val/consistency", F.cosine_similarity(firsts, seconds).mean(), batch_size=size)
-            foreign = SpeechCodes(codes.codes, codes.lengths, codes.time_invariant.roll(1, 0))
-            self.log("val/mel_distance_foreign", distance(foreign), batch_size=size)
+            log("mel_distance_prompt", distance(n_q, self._prompt_time_invariant(batch.wav, batch.lengths)))
+            log("mel_distance_foreign", distance(n_q, codes.time_invariant.roll(1, 0)))
+            log("consistency", F.cosine_similarity(*self._halves(batch.wav, batch.lengths)).mean())
 
     def _prompt_time_invariant(self, wav: Tensor, lengths: Tensor) -> Tensor | None:
         """Time-invariant codes of each utterance's second half alone: [B, G]."""

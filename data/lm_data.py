@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,6 +18,7 @@ from valle.data.shards import TokenDataset, TokenizedUtterance
 from valle.data.split import held_out
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.text import TextTokenizer, read_text_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -24,15 +26,22 @@ log = logging.getLogger(__name__)
 class RequestedBatches(Dataset):
     """`dataset[request]` is the `LMBatch` of a request (see `valle.data.buckets`)."""
 
-    def __init__(self, tokens: TokenDataset) -> None:
+    def __init__(self, tokens: TokenDataset, text_tokenizer: TextTokenizer | None = None) -> None:
+        """`text_tokenizer` replaces that of the shards."""
         self.tokens = tokens
+        self.text_tokenizer = text_tokenizer
 
     def __getitem__(self, request: Request) -> LMBatch:
         return collate([self._utterance(index, lender) for index, lender in request])
 
     def _utterance(self, index: int, lender: int) -> TokenizedUtterance:
         utterance = self.tokens[index]
-        return utterance if lender == index else replace(utterance, time_invariant=self.tokens[lender].time_invariant)
+        if lender != index:
+            utterance = replace(utterance, time_invariant=self.tokens[lender].time_invariant)
+        if self.text_tokenizer is not None:
+            phonemes = torch.tensor(self.text_tokenizer.encode(utterance.text, utterance.language))
+            utterance = replace(utterance, phonemes=phonemes, durations=None)
+        return utterance
 
 
 class LMDataModule(LightningDataModule):
@@ -46,6 +55,8 @@ class LMDataModule(LightningDataModule):
                             other utterances are left out
     swap_time_invariant:    probability that an utterance's time-invariant codes come from another utterance of its
                             speaker, as in cloning
+    text_tokenizer:         JSON file of another text tokenizer than that of the shards, such as one of
+                            `valle prepare bpe`; texts are encoded anew as they are needed, and have no durations
     val_shards:             folders for validation; else `val_fraction` of the data is held out
     val_fraction, val_by:   share of the data held out, by "utterance" (the same voices) or by "speaker" (new voices)
 
@@ -62,6 +73,7 @@ class LMDataModule(LightningDataModule):
         swap_time_invariant: float = 0.5,
         seed: int = 0,
         num_workers: int = 0,
+        text_tokenizer: str | None = None,
         val_shards: list[str] | None = None,
         val_fraction: float = 0.01,
         val_by: Literal["utterance", "speaker"] = "utterance",
@@ -81,6 +93,7 @@ class LMDataModule(LightningDataModule):
         self.swap_time_invariant = swap_time_invariant
         self.seed = seed
         self.num_workers = num_workers
+        self.text_tokenizer = None if text_tokenizer is None else read_text_tokenizer(text_tokenizer)
         self.val_shards = val_shards
         self.val_fraction = val_fraction
         self.val_by = val_by
@@ -88,7 +101,11 @@ class LMDataModule(LightningDataModule):
     @property
     def header(self) -> TokenHeader:
         """What the tokens were made with; there before `setup`."""
-        return TokenHeader.read(self.shards[0])
+        header = TokenHeader.read(self.shards[0])
+        if self.text_tokenizer is None:
+            return header
+        text = self.text_tokenizer
+        return replace(header, aligner_hash=None, text_tokenizer=text.to_dict(), text_tokenizer_hash=text.fingerprint)
 
     def setup(self, stage: str | None = None) -> None:
         self.tokens = TokenDataset(self.shards)
@@ -123,7 +140,7 @@ class LMDataModule(LightningDataModule):
             raise UserError(
                 f"there are fewer batches than ranks ({plan.world_size}): use fewer devices, or max_seconds"
             )
-        return ResumableLoader(RequestedBatches(self.tokens), plan, self.num_workers)
+        return ResumableLoader(RequestedBatches(self.tokens, self.text_tokenizer), plan, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
         frames = self.val_tokens.frames[self.val_utterances]
@@ -132,7 +149,7 @@ class LMDataModule(LightningDataModule):
         return DataLoader(
             requests,  # type: ignore[arg-type]
             batch_size=None,
-            collate_fn=RequestedBatches(self.val_tokens).__getitem__,
+            collate_fn=RequestedBatches(self.val_tokens, self.text_tokenizer).__getitem__,
             num_workers=self.num_workers,
         )
 

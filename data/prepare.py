@@ -1,10 +1,20 @@
-"""A corpus as it lies on disk -> lhotse cuts, with an account of everything that was left out and why."""
+"""A corpus as it lies on disk -> lhotse cuts, with an account of everything that was left out and why.
+
+Written into the folder of the corpus:
+
+    cuts.jsonl.gz                  every utterance that was kept; the audio stays where it is
+    train, dev, test (.jsonl.gz)   the same, split; no speaker is in two of them, unless the corpus has one or two
+    dropped.tsv                    id, path, reason, detail of every utterance that was not
+    durations.png                  histograms
+"""
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -14,6 +24,8 @@ from tqdm import tqdm
 
 from valle.data.corpus import Entry, read_folder, read_table, select
 from valle.data.cuts import cut_audio, file_cut
+from valle.data.split import ROLES, roles
+from valle.data.statistics import Kept, plot_durations, statistics_table
 from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,23 +67,36 @@ class PrepareReport:
     selected: int
     """Those of them that the filters let through."""
     dropped: list[Dropped] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Kept seconds of each speaker."""
-    utterances: int = 0
+    kept: list[Kept] = field(default_factory=list)
+    roles: list[str] = field(default_factory=list)
+    """"train", "dev" or "test" for each that was kept."""
+    split_by: str = ""
+    """How the roles were decided."""
 
     def table(self) -> str:
         """The statistics as text for a terminal."""
         rows = [
             ("listed", f"{self.listed:,}"),
             ("selected", f"{self.selected:,}"),
-            ("kept", f"{self.utterances:,}"),
-            ("speakers", f"{len(self.seconds):,}"),
-            ("hours", f"{sum(self.seconds.values()) / 3600:.2f}"),
+            ("kept", f"{len(self.kept):,}"),
             ("dropped", f"{len(self.dropped):,}"),
             *((f"  {reason}", f"{n:,}") for reason, n in Counter(d.reason for d in self.dropped).most_common()),
         ]
         width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value:>10}" for name, value in rows)
+        counts = "\n".join(f"{name:<{width}}  {value:>10}" for name, value in rows)
+        return f"{counts}\n\n{statistics_table(self.kept, self.roles)}\n(held out: {self.split_by})"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Shares of the speech held out for validation and test where the corpus has no splits of its own."""
+
+    dev: float = 0.02
+    test: float = 0.02
+
+    def __post_init__(self) -> None:
+        if min(self.dev, self.test) < 0 or self.dev + self.test >= 1:
+            raise UserError(f"the shares held out must be 0 or more, together below 1, got {self.dev} and {self.test}")
 
 
 def prepare_folder(
@@ -81,12 +106,12 @@ def prepare_folder(
     where: Mapping[str, Collection[str]] | None = None,
     language: str = "en-us",
     limits: Limits | None = None,
+    held_out: HeldOut | None = None,
     jobs: int | None = None,
 ) -> PrepareReport:
     """Prepare a folder of audio with `.txt` files beside it, or a TSV table (see `valle.data.corpus`).
 
-    Every recording is decoded once to check it, with `jobs` threads (default: one per core). Writes into `out`:
-    `cuts.jsonl.gz` (lhotse cuts; the audio stays where it is) and `dropped.tsv` (id, path, reason, detail).
+    Every recording is decoded once to check it, with `jobs` threads (default: one per core).
     `where` keeps rows whose column has one of the values; `language` is for rows that do not say theirs.
     """
     root, limits = Path(root), limits or Limits()
@@ -96,7 +121,7 @@ def prepare_folder(
         entries = read_table(root, text_required=not limits.allow_no_text)
     else:
         raise UserError(f"{root} does not exist; give a folder of audio or a TSV table")
-    return prepare_entries(entries, out, where=where, language=language, limits=limits, jobs=jobs)
+    return prepare_entries(entries, out, where=where, language=language, limits=limits, held_out=held_out, jobs=jobs)
 
 
 def prepare_entries(
@@ -106,12 +131,13 @@ def prepare_entries(
     where: Mapping[str, Collection[str]] | None = None,
     language: str = "en-us",
     limits: Limits | None = None,
+    held_out: HeldOut | None = None,
     jobs: int | None = None,
 ) -> PrepareReport:
     """`prepare_folder` for utterances that were listed in another way."""
     from lhotse import CutSet
 
-    out, limits = Path(out), limits or Limits()
+    out, limits, held_out = Path(out), limits or Limits(), held_out or HeldOut()
     selected = select(entries, where or {})
     report = PrepareReport(out / "cuts.jsonl.gz", len(entries), len(selected))
     out.mkdir(parents=True, exist_ok=True)
@@ -122,21 +148,49 @@ def prepare_entries(
                 if isinstance(result, Dropped):
                     report.dropped.append(result)
                     continue
-                speaker = result.supervisions[0].speaker
-                report.seconds[speaker] = report.seconds.get(speaker, 0.0) + result.duration
-                report.utterances += 1
+                report.kept.append(_kept(result))
                 writer.write(result)
         _write_dropped(out / "dropped.tsv", report.dropped)
-        if report.utterances == 0:
+        if not report.kept:
             first = report.dropped[0]
             raise UserError(
                 f"every utterance was dropped, the first ('{first.id}') as {first.reason}: {first.detail}; "
                 f"see {out / 'dropped.tsv'}"
             )
+        kept = report.kept
+        report.roles, report.split_by = roles(
+            [k.split for k in kept],
+            [k.id for k in kept],
+            [k.speaker for k in kept],
+            [k.seconds for k in kept],
+            held_out.dev,
+            held_out.test,
+        )
+        _write_splits(temporary, out, report.roles)
+        plot_durations(out / "durations.png", report.kept, report.roles)
         temporary.replace(report.cuts)
     finally:
         temporary.unlink(missing_ok=True)
     return report
+
+
+def _kept(cut: DataCut) -> Kept:
+    said = cut.supervisions[0]
+    return Kept(cut.id, said.speaker, cut.duration, said.gender or "", (said.custom or {}).get("split", ""))
+
+
+def _write_splits(cuts: Path, out: Path, roles: list[str]) -> None:
+    """The lines of `cuts` sorted into a manifest for each role that somebody has."""
+    for role in ROLES:
+        (out / f"{role}.jsonl.gz").unlink(missing_ok=True)
+    with ExitStack() as stack:
+        files = {
+            role: stack.enter_context(gzip.open(out / f"{role}.jsonl.gz", "wt", encoding="utf-8"))
+            for role in sorted(set(roles))
+        }
+        lines = stack.enter_context(gzip.open(cuts, "rt", encoding="utf-8"))
+        for line, role in zip(lines, roles, strict=True):
+            files[role].write(line)
 
 
 def _examined(entries: list[Entry], language: str, limits: Limits, jobs: int) -> Iterator[DataCut | Dropped]:
@@ -179,6 +233,7 @@ def _examine(entry: Entry, language: str, limits: Limits) -> DataCut | Dropped:
     clipped = (wav.abs() >= _FULL_SCALE).float().mean().item()
     if clipped > limits.max_clipped:
         return drop("clipped", f"{clipped:.2%} of the samples are at full scale, at most {limits.max_clipped:.2%} may")
+    more = {"split": entry.split, "emotion": entry.fields.get("emotion", "")}
     cut.supervisions = [
         SupervisionSegment(
             id=entry.id,
@@ -190,7 +245,7 @@ def _examine(entry: Entry, language: str, limits: Limits) -> DataCut | Dropped:
             language=entry.language or language,
             speaker=entry.speaker,
             gender=entry.gender or None,
-            custom={"split": entry.split} if entry.split else None,
+            custom={name: value for name, value in more.items() if value} or None,
         )
     ]
     return cut

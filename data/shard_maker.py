@@ -130,6 +130,7 @@ class ShardMaker:
                 codes=one.codes[0],
                 time_invariant=None if one.time_invariant is None else one.time_invariant[0],
                 durations=None if duration is None else torch.tensor(duration),
+                language=cut_language(cut),
             )
 
     def _phonemes(self, cut: DataCut) -> list[int] | Drop:

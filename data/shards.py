@@ -7,7 +7,7 @@ A shard is one safetensors file, for N utterances with L phonemes and T frames i
     codes              int16 [n_q, T]  time_invariant (if any)     int16 [N, G]
 
 (int32 codes where a codebook is too large for int16). Its metadata holds, as JSON, `utterances`
-({id, speaker, text, frames} each) and `dropped` ({id, reason, detail} each).
+({id, speaker, text, language, frames} each) and `dropped` ({id, reason, detail} each).
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class TokenizedUtterance:
     codes: Tensor
     time_invariant: Tensor | None = None
     durations: Tensor | None = None
+    language: str = "en-us"
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def _given(tensor: Tensor | None) -> Tensor:
 
 
 def _facts(utterance: TokenizedUtterance) -> dict[str, Any]:
-    frames = utterance.codes.shape[1]
-    return {"id": utterance.id, "speaker": utterance.speaker, "text": utterance.text, "frames": frames}
+    facts = {name: getattr(utterance, name) for name in ("id", "speaker", "text", "language")}
+    return {**facts, "frames": utterance.codes.shape[1]}
 
 
 def _offsets(lengths: Sequence[int]) -> Tensor:
@@ -166,7 +167,8 @@ class TokenDataset(Dataset):
         return TokenizedUtterance(
             id=self.ids[index],
             speaker=self.speakers[index],
-            text=_texts(path)[row],
+            text=_facts_of(path)[row]["text"],
+            language=_facts_of(path)[row].get("language", "en-us"),
             phonemes=tensors["phonemes"][first:last].long(),
             codes=tensors["codes"][:, start:end].long(),
             time_invariant=tensors["time_invariant"][row].long() if "time_invariant" in tensors else None,
@@ -194,5 +196,5 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=64)
-def _texts(path: Path) -> list[str]:
-    return [u["text"] for u in read_metadata(path)[0]]
+def _facts_of(path: Path) -> list[dict[str, Any]]:
+    return read_metadata(path)[0]

@@ -56,3 +56,38 @@ def held_out_speakers(speakers: Sequence[str], seconds: Sequence[float] | np.nda
             room -= totals[speaker]
     chosen = chosen or {min(totals, key=lambda s: (totals[s], s))}
     return np.array([s in chosen for s in speakers], dtype=bool)
+
+
+ROLES = ("train", "dev", "test")
+
+
+def roles(
+    splits: Sequence[str],
+    ids: Sequence[str],
+    speakers: Sequence[str],
+    seconds: Sequence[float] | np.ndarray,
+    dev: float,
+    test: float,
+) -> tuple[list[str], str]:
+    """The role [N] of each utterance, one of `ROLES`, and in a few words how it was decided.
+
+    The corpus decides where it names a split for each utterance (`train-clean-100`, `dev`) and these share no speaker.
+    Else whole speakers are held out, at most the shares `dev` and `test` of the seconds; with fewer than three
+    speakers, single utterances.
+    """
+    official = [split.partition("-")[0] for split in splits]
+    by_role = {role: {s for s, r in zip(speakers, official, strict=True) if r == role} for role in ROLES}
+    disjoint = sum(map(len, by_role.values())) == len(set().union(*by_role.values()))
+    if set(official) <= set(ROLES) and disjoint:
+        return official, "as the corpus says"
+    if len(set(speakers)) < 3:
+        fractions = [hash_fraction(i) for i in ids]
+        return ["test" if f < test else "dev" if f < test + dev else "train" for f in fractions], "single utterances"
+    result = np.full(len(ids), "train", dtype="<U5")
+    seconds = np.asarray(seconds, dtype=float)
+    for role, share in (("test", test), ("dev", dev)):
+        left = np.flatnonzero(result == "train")
+        share = share * seconds.sum() / seconds[left].sum()
+        held = held_out_speakers([speakers[i] for i in left.tolist()], seconds[left], share)
+        result[left[held]] = role
+    return result.tolist(), "whole speakers"

@@ -76,7 +76,7 @@ def tokenize(
     ----------
     aligner:        finds the durations; without one the shards have none
     batch_seconds:  padded seconds that the codec encodes at once
-    jobs:           processes on this machine
+    jobs:           processes on this machine; with `device` "cuda" they share its GPUs evenly
     part, parts:    this run does the shards `part`, `part + parts`, … of all; for several machines or GPUs
 
     Utterances that cannot be tokenised (unreadable, no text, …) are left out and listed with their reason in
@@ -146,7 +146,9 @@ def _begin(out: Path, header: TokenHeader, cuts: str | Path) -> None:
 
 def _make_in_processes(settings: tuple[Any, ...], missing: dict[int, list[DataCut]], jobs: int, bar: tqdm) -> None:
     # A forked process would inherit locks that torch's threads hold, so each is a fresh one that loads its own codec.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start_worker, initargs=settings) as pool:
+    context = get_context("spawn")
+    started = context.Value("i", 0)
+    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(started, *settings)) as pool:
         futures = {pool.submit(_work, index, group): group for index, group in missing.items()}
         try:
             for future in as_completed(futures):
@@ -161,6 +163,7 @@ _maker: ShardMaker
 
 
 def _start_worker(
+    started: Any,
     out: Path,
     header: TokenHeader,
     codec_dir: Path,
@@ -172,6 +175,10 @@ def _start_worker(
     global _maker
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    if device == "cuda":
+        device = f"cuda:{number % torch.cuda.device_count()}"
     _maker = ShardMaker(out, header, load_codec(codec_dir, device), text_tokenizer, aligner, batch_seconds)
 
 

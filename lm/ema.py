@@ -20,4 +20,5 @@ class EMA(WeightAveraging):
 
     def _average(self, average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
         decay = min(self.decay, (int(updates) + 1) / (int(updates) + 10))
-        return average.lerp(current, 1 - decay)
+        # Where the model itself is in bf16 (DeepSpeed), its average is in float32 all the same.
+        return average.lerp(current.to(average.dtype), 1 - decay)

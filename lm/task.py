@@ -7,22 +7,39 @@ gradients are shared. A batch is a `valle.data.batch.LMBatch`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from valle.lm.alignment import IGNORE, check_durations
 from valle.lm.ar import ARModel
 from valle.lm.config import LMConfig
+from valle.lm.geometry import start_from_codec
+from valle.lm.lora import LoRAConfig, add_lora
 from valle.lm.losses import accuracy, cross_entropy
 from valle.lm.nar import NARModel
 from valle.lm.optim import OptimConfig, build_optimizer, build_schedule
+from valle.lm.weights import load_lm
+from valle.tokenizers.codecs.registry import load_codec
 from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
     from valle.data.batch import LMBatch
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """What a model starts from, and what is trained of it."""
+
+    model: str | None = None
+    """Folder of a model whose weights are the start (finetuning); default: random weights."""
+    lora: LoRAConfig | None = None
+    """Train a low-rank adaptation of the transformer instead of all weights."""
+    recompute_activations: bool = False
+    """Save memory: compute the inside of each layer a second time for the backward pass (a third more work)."""
 
 
 class LMTask(L.LightningModule, ABC):
@@ -32,16 +49,34 @@ class LMTask(L.LightningModule, ABC):
     stops. The checkpoint holds `config`, so that a model can be rebuilt from it alone.
     """
 
-    model: nn.Module
+    model: ARModel | NARModel
     kind: ClassVar[str]
 
-    def __init__(self, config: LMConfig, optim: OptimConfig, max_bad_steps: int) -> None:
+    def __init__(self, config: LMConfig, optim: OptimConfig, max_bad_steps: int, start: StartConfig) -> None:
         super().__init__()
         self.config = config
         self.optim = optim
         self.max_bad_steps = max_bad_steps
         self.skipped_steps = 0
         self.bad_steps_in_a_row = 0
+        self.start = start
+
+    def _prepare(self, model: ARModel | NARModel) -> None:
+        """Start where `self.start` says."""
+        start = self.start
+        model.transformer.recompute = start.recompute_activations
+        if start.model is not None:
+            source = load_lm(start.model, self.kind)
+            if source.config != replace(
+                model.config, dropout=source.config.dropout, ti_dropout=source.config.ti_dropout
+            ):
+                raise UserError(
+                    f"{start.model}/{self.kind}.safetensors has another shape than model.config says; "
+                    f"'valle train {self.kind} --model {start.model}' takes the shape from there"
+                )
+            model.load_state_dict(source.state_dict())
+        if start.lora is not None:
+            add_lora(model, start.lora)
 
     @abstractmethod
     def losses(self, batch: LMBatch, part: str) -> dict[str, Tensor]:
@@ -78,7 +113,9 @@ class LMTask(L.LightningModule, ABC):
         if total == float("inf"):
             raise UserError("trainer: give max_steps or max_epochs; the learning-rate schedule ends with them")
         optimizer = build_optimizer(self.model, self.optim)
-        schedule = build_schedule(optimizer, int(total), self.optim)
+        # At least one: an epoch may be a part of an accumulated step.
+        steps_per_epoch = max(1.0, self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        schedule = build_schedule(optimizer, int(total), self.optim, steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -89,14 +126,23 @@ class LMTask(L.LightningModule, ABC):
     ) -> None:
         """Clip; or, if the gradient is not finite, drop it, which makes this optimizer step do nothing.
 
-        The decision falls on the gradients because they are the same on all devices, other than the loss.
+        The decision falls on the gradients because they are the same on all devices, other than the loss. A strategy
+        that keeps the gradients to itself (DeepSpeed) does both, too, and calls `count_step` instead.
         """
+        if getattr(self.trainer.strategy, "guards_gradients", False):
+            return
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         if torch.isfinite(norm):
-            self.bad_steps_in_a_row = 0
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
             optimizer.zero_grad(set_to_none=True)
+        self.count_step(norm)
+
+    def count_step(self, norm: Tensor) -> None:
+        """Log an optimizer step whose gradient has this norm; if it is not finite, the step was skipped."""
+        if torch.isfinite(norm):
+            self.bad_steps_in_a_row = 0
+        else:
             self.skipped_steps += 1
             self.bad_steps_in_a_row += 1
             if self.bad_steps_in_a_row >= self.max_bad_steps:
@@ -109,10 +155,11 @@ class LMTask(L.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lm_kind"] = self.kind
         checkpoint["lm_config"] = self.config.to_dict()
-        checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["lm_lora"] = None if self.start.lora is None else asdict(self.start.lora)
+        checkpoint["lm_skipped_steps"] = self.skipped_steps  # DeepSpeed has a `skipped_steps` of its own
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.skipped_steps = checkpoint["skipped_steps"]
+        self.skipped_steps = checkpoint["lm_skipped_steps"]
 
 
 class ARTask(LMTask):
@@ -128,10 +175,21 @@ class ARTask(LMTask):
         advance_weight: float = 1.0,
         label_smoothing: float = 0.0,
         max_bad_steps: int = 20,
+        codec: str | None = None,
+        start: StartConfig = StartConfig(),
     ) -> None:
-        """`advance_weight` weighs the loss of the text position, `label_smoothing` is that of the codes."""
-        super().__init__(config, optim, max_bad_steps)
+        """`advance_weight` weighs the loss of the text position, `label_smoothing` is that of the codes.
+
+        `codec`: folder of the codec that the tokens were made with, if the codes' embeddings and output layer are to
+        start from its codebooks (`valle.lm.geometry`).
+        """
+        super().__init__(config, optim, max_bad_steps, start)
         self.model = ARModel(config)
+        if codec is not None:
+            points = load_codec(codec)
+            for layer in (self.model.code, self.model.code_head):
+                start_from_codec(layer.weight[None], points)
+        self._prepare(self.model)
         self.advance_weight = advance_weight
         self.label_smoothing = label_smoothing
 
@@ -166,10 +224,18 @@ class NARTask(LMTask):
         max_prompt_frames: int = 150,
         label_smoothing: float = 0.0,
         max_bad_steps: int = 20,
+        codec: str | None = None,
+        start: StartConfig = StartConfig(),
     ) -> None:
-        """In training up to a third of an utterance, at most `max_prompt_frames` (VALL-E: 3 s), serves as prompt."""
-        super().__init__(config, optim, max_bad_steps)
+        """In training up to a third of an utterance, at most `max_prompt_frames` (VALL-E: 3 s), serves as prompt.
+
+        `codec`: see `ARTask`.
+        """
+        super().__init__(config, optim, max_bad_steps, start)
         self.model = NARModel(config)
+        if codec is not None:
+            start_from_codec(self.model.codes, load_codec(codec))
+        self._prepare(self.model)
         self.max_prompt_frames = max_prompt_frames
         self.label_smoothing = label_smoothing
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from valle.lm.cache import KVCache
 from valle.lm.config import LMConfig
@@ -35,16 +36,19 @@ class Norm(nn.Module):
 class Rotary(nn.Module):
     """Rotary position embedding (RoFormer, arXiv 2104.09864), halves layout."""
 
-    frequencies: Tensor
+    exponents: Tensor
 
     def __init__(self, head_dim: int, base: float) -> None:
         super().__init__()
-        exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        self.register_buffer("frequencies", base**-exponent, persistent=False)
+        self.base = base
+        # Integers, not the frequencies: a strategy that casts the whole model to bf16 (DeepSpeed) would round those.
+        self.register_buffer("exponents", torch.arange(0, head_dim, 2), persistent=False)
+        self.head_dim = head_dim
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines [B or 1, S, 1, h / 2] of `positions` [B or 1, S]."""
-        angles = positions[:, :, None, None].float() * self.frequencies
+        frequencies = self.base ** (self.exponents.float() / -self.head_dim)
+        angles = positions[:, :, None, None].float() * frequencies
         return angles.cos(), angles.sin()
 
 
@@ -134,6 +138,8 @@ class Transformer(nn.Module):
         self.rotary = Rotary(config.head_dim, config.rope_base)
         self.blocks = nn.ModuleList(Block(config, stages) for _ in range(config.layers))
         self.norm = Norm(config.dim, stages)
+        self.recompute = False
+        """In training, keep only the input of each block and compute the rest again for the backward pass."""
         for name, parameter in self.named_parameters():
             if name.endswith(("out.weight", "down.weight")):
                 # GPT-2: the residual stream adds 2 x layers branches; this keeps its variance.
@@ -157,7 +163,10 @@ class Transformer(nn.Module):
         """
         rotary = self.rotary(positions)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotary, mask, stage, cache, layer)
+            if self.recompute and self.training:
+                x = checkpoint(block, x, rotary, mask, stage, cache, layer, use_reentrant=False)
+            else:
+                x = block(x, rotary, mask, stage, cache, layer)
         return self.norm(x, stage)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from valle.lm.ar import ARModel
 from valle.lm.config import LMConfig
+from valle.lm.lora import LoRAConfig, add_lora, merge_lora
 from valle.lm.nar import NARModel
 from valle.tokenizers.errors import UserError
 
@@ -45,14 +47,15 @@ def load_lm(folder: Path | str, kind: str) -> ARModel | NARModel:
     return model.eval()
 
 
-def from_checkpoint(path: Path | str) -> ARModel | NARModel:
+def from_checkpoint(checkpoint: Mapping[str, Any]) -> ARModel | NARModel:
     """The model of a training checkpoint (its averaged weights, if it was trained with `EMA`), in eval mode."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such checkpoint")
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if "lm_config" not in checkpoint:
-        raise UserError(f"{path}: not a checkpoint of a language model")
+        raise UserError("this is no checkpoint of a language model")
     model = MODELS[checkpoint["lm_kind"]](LMConfig.from_dict(checkpoint["lm_config"]))
     weights = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
+    if checkpoint.get("lm_lora") is not None:
+        add_lora(model, LoRAConfig(**checkpoint["lm_lora"]))
     model.load_state_dict(weights)
-    return model.eval()
+    if checkpoint.get("lm_lora") is not None:
+        merge_lora(model)
+    return model.requires_grad_(True).eval()

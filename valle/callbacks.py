@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
+import shutil
+import signal
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +16,18 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from valle.checkpoints import numbered
+from valle.checkpoints import newest_whole, numbered
 from valle.data.token_header import TokenHeader
+from valle.tokenizers.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_AGREE_EVERY = 8
+"""Batches between two exchanges of several processes about saving and stopping."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -26,15 +37,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 class Checkpoints(Checkpoint):
-    """Saves the run every so many minutes or steps and at its end; keeps the newest `keep` checkpoints.
+    """Saves the run every so many minutes or batches, at its end, and when it is told to stop (SIGTERM).
+
+    Keeps the newest `keep` checkpoints. One that cannot be written, on a full disk say, is a warning: training goes on,
+    the next may succeed, and those that are there stay. Only the last one must succeed.
 
     Not Lightning's `ModelCheckpoint`, whose step count misses its multiples when one batch makes two optimizer steps.
     """
@@ -46,18 +63,45 @@ class Checkpoints(Checkpoint):
         self.keep = keep
         self.saved_at = time.monotonic()
         self.batches = 0
+        self.due = False
+        self.told_to_stop = False
+        self.stopped = False
+        self._last_step = 0
+        self._saved_step = -1
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self._last_step = trainer.global_step
+        if threading.current_thread() is threading.main_thread():
+            # Lightning's handler ends training without a checkpoint. It takes care to undo this afterwards.
+            signal.signal(signal.SIGTERM, self._stop)
+
+    def _stop(self, *_: Any) -> None:
+        self.told_to_stop = True
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         self.batches += 1
-        due = time.monotonic() - self.saved_at >= 60 * self.minutes
         if self.steps is not None:
-            due = self.batches % self.steps == 0
-        # Saving is a joint act of all ranks, whose clocks differ.
-        if trainer.strategy.broadcast(due):
+            self.due = self.due or self.batches % self.steps == 0
+        else:
+            self.due = self.due or time.monotonic() - self.saved_at >= 60 * self.minutes
+        stepped = trainer.global_step != self._last_step
+        self._last_step = trainer.global_step
+        # Gradients that are still being accumulated are in no checkpoint. And saving is a joint act of all processes,
+        # whose clocks differ and of which perhaps one is told to stop: they agree, but not after each batch.
+        if not stepped or (trainer.world_size > 1 and self.batches % _AGREE_EVERY and not self.steps):
+            return
+        self.stopped = self._any(trainer, self.told_to_stop)
+        if self.stopped or self._any(trainer, self.due):
             self._save(trainer)
+        if self.stopped:
+            trainer.should_stop = True  # after a validation, which may well be cut short
 
     def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self._save(trainer)
+        if self._saved_step != trainer.global_step and not self._save(trainer):
+            raise UserError(
+                f"the last checkpoint could not be written to {self.folder} (see above); make room there and run the "
+                "same command again: it continues from the newest checkpoint"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"batches": self.batches}
@@ -65,53 +109,87 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.batches = state_dict["batches"]
 
-    def _save(self, trainer: L.Trainer) -> None:
-        trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
-        self.saved_at = time.monotonic()
+    @staticmethod
+    def _any(trainer: L.Trainer, decision: bool) -> bool:
+        if trainer.world_size == 1:
+            return decision
+        return trainer.strategy.reduce_boolean_decision(decision, all=False)
+
+    def _save(self, trainer: L.Trainer) -> bool:
+        """Whether it was saved."""
+        self.saved_at, self.due = time.monotonic(), False
+        path = self.folder / f"step={trainer.global_step}.ckpt"
+        if self._any(trainer, trainer.is_global_zero and not self._is_room()):
+            if trainer.is_global_zero:
+                log.warning("%s: the disk is too full for a checkpoint; those that are there stay", self.folder)
+            return False
+        try:
+            trainer.save_checkpoint(path)
+        except (OSError, RuntimeError) as error:  # torch.save has a RuntimeError for what the disk refuses
+            if trainer.world_size > 1:
+                raise  # the other processes wait for this one, without end
+            log.warning("%s could not be written: %s", path, str(error).splitlines()[0])
+            return False
         if trainer.is_global_zero:
-            for _, path in numbered(self.folder)[: -self.keep]:
-                path.unlink()
+            for _, old in numbered(self.folder)[: -self.keep]:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        self._saved_step = trainer.global_step
+        return True
+
+    def _is_room(self) -> bool:
+        """Whether there is room for another checkpoint like the newest."""
+        newest = newest_whole(self.folder)
+        if newest is None:
+            return True
+        files = newest.rglob("*") if newest.is_dir() else [newest]
+        return shutil.disk_usage(self.folder).free > sum(file.stat().st_size for file in files)
 
 
 class RandomState(L.Callback):
-    """Keeps the state of the random generators, which Lightning does not."""
+    """Keeps the state of the random generators of every process, which Lightning does not."""
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        version, numbers, gauss = random.getstate()
-        name, keys, position, has_gauss, cached = np.random.get_state()
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {
-            "python": [version, list(numbers), gauss],
-            # Plain types only, so that the checkpoint can be read without running code from it.
-            "numpy": [
-                str(name),
-                torch.from_numpy(np.asarray(keys, dtype=np.int64)),
-                int(position),
-                int(has_gauss),
-                float(cached),
-            ],
-            "torch": torch.get_rng_state(),
-            "cuda": cuda,
-        }
+        # Checkpoints are made by all processes together, and written by the first.
+        states: list[Any] = [_random_state()]
+        if dist.is_initialized():
+            states = [None] * dist.get_world_size()
+            dist.all_gather_object(states, _random_state())
+        return {"processes": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = state_dict
+        self._restored = state_dict["processes"][dist.get_rank() if dist.is_initialized() else 0]
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Restores before the first batch: building loaders and checking the validation draw numbers, too."""
-        if self._restored is None:
-            return
-        state, self._restored = self._restored, None
-        version, numbers, gauss = state["python"]
-        random.setstate((version, tuple(numbers), gauss))
-        name, keys, *rest = state["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-        torch.set_rng_state(state["torch"].cpu())
-        if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+        if self._restored is not None:
+            _set_random_state(self._restored)
+            self._restored = None
+
+
+def _random_state() -> dict[str, Any]:
+    """Plain types only, so that the checkpoint can be read without running code from it."""
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    words = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(name), words, int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
 class Origin(L.Callback):

@@ -11,6 +11,9 @@ import torch
 
 from valle.tokenizers.errors import UserError
 
+WEIGHTS = "weights.ckpt"
+"""The file with the whole weights and all facts, in a checkpoint that is a folder (see `valle.zero`)."""
+
 _NAME = re.compile(r"step=(\d+)\.ckpt")
 
 
@@ -27,15 +30,16 @@ def newest_whole(folder: Path) -> Path | None:
 
 def is_whole(path: Path) -> bool:
     """Whether a checkpoint was written to its end; the directory of a zip file stands there."""
-    return path.is_dir() or zipfile.is_zipfile(path)
+    files = [path / WEIGHTS, *path.rglob("*.pt")] if path.is_dir() else [path]
+    return all(zipfile.is_zipfile(file) for file in files)
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """`path` if it is a file, the newest whole checkpoint in it if it is the folder of a run."""
+    """`path` if it is a checkpoint, the newest whole one in it if it is the folder of a run."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"checkpoint not found: {path}")
-    found = newest_whole(path) if path.is_dir() else path
+    found = newest_whole(path) if path.is_dir() and not (path / WEIGHTS).exists() else path
     if found is None:
         raise UserError(f"{path} holds no checkpoint (step=*.ckpt)")
     return found
@@ -44,6 +48,8 @@ def find_checkpoint(path: str | Path) -> Path:
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint, or the newest one of a run, without running code from it."""
     path = find_checkpoint(path)
+    if path.is_dir():
+        path = path / WEIGHTS
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for files that are damaged or something else

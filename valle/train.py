@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,11 +18,12 @@ import jsonargparse
 import lightning as L
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 
 from valle.callbacks import AtomicCheckpointIO, Checkpoints, Origin, RandomState
 from valle.checkpoints import newest_whole
 from valle.data.token_header import TokenHeader
+from valle.finetune import check_tokens, start_options
+from valle.loggers import LoggerName, make_loggers
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import text_tokenizer_from_dict
 
@@ -30,6 +33,17 @@ JOBS = {
     "nar": ("valle.lm.task:NARTask", "valle.data.lm_data:LMDataModule"),
 }
 """Task class and data class of each job."""
+
+_NOT_FOR_USERS = (
+    "does not have many workers",
+    "You have overridden",
+    "LeafSpec",
+    "deprecated in v4.49",
+    "Total length of `DataLoader` across ranks is zero",
+    "DeepSpeed handles gradient clipping internally",
+    "each worker will save a shard",
+    "is deprecated. Please use `torch.distributed",
+)
 
 FACTS: dict[str, Callable[[TokenHeader], Any]] = {
     "text_vocab_size": lambda header: len(text_tokenizer_from_dict(header.text_tokenizer).vocab),
@@ -51,6 +65,7 @@ class RunConfig:
         save_every_minutes: time between two checkpoints.
         save_every_steps: batches between two checkpoints, instead of minutes.
         keep: so many of the newest checkpoints are kept.
+        also_log_to: besides the CSV file: tensorboard, wandb (offline with WANDB_MODE=offline).
         resume: whether to continue from a checkpoint; if false, the folder must not hold any.
         threads: CPU threads; default: what torch finds best.
     """
@@ -59,6 +74,7 @@ class RunConfig:
     save_every_minutes: float = 10.0
     save_every_steps: int | None = None
     keep: int = 2
+    also_log_to: tuple[LoggerName, ...] = ()
     resume: bool = True
     threads: int | None = None
 
@@ -103,13 +119,17 @@ class TrainCLI(LightningCLI):
             torch.set_num_threads(threads)
 
     def instantiate_trainer(self, **options: Any) -> L.Trainer:
+        if str(self.config_init.trainer.strategy).startswith("deepspeed"):
+            from valle import zero
+
+            zero.register()
         run: RunConfig = self.config_init.run
         folder = Path(run.folder)
         checkpoints = Checkpoints(folder, run.save_every_minutes, run.save_every_steps, run.keep)
         self.trainer_defaults = {"callbacks": [RandomState(), Origin(self.kind), checkpoints]}
         trainer = self.config_init.trainer
         if trainer.logger is None:
-            options["logger"] = CSVLogger(folder, name="log")
+            options["logger"] = make_loggers(folder, run.also_log_to)
         if trainer.plugins is None:
             options["plugins"] = [AtomicCheckpointIO()]
         return super().instantiate_trainer(default_root_dir=str(folder), **options)
@@ -126,17 +146,27 @@ def build(kind: str, args: Sequence[str]) -> TrainCLI:
         raise UserError(f"train {kind}: {_first_cause(str(error))}") from error
 
 
-def train(kind: str, args: Sequence[str]) -> None:
-    """Run a training job, or continue it. `args` are those of LightningCLI: --config FILE --trainer.max_steps N …"""
+def train(kind: str, args: Sequence[str], model: str | None = None) -> None:
+    """Run a training job, or continue it. `args` are those of LightningCLI: --config FILE --trainer.max_steps N …
+
+    `model`: the model to start from (finetuning): folder, Hub id, or "embedded".
+    """
     tune_memory()
     torch.set_flush_denormal(True)
     _silence_libraries()
+    if model is not None:
+        args = [*start_options(kind, model, set(FACTS)), *args]
     cli = build(kind, args)
+    if model is not None:
+        check_tokens(cli.model.start.model, cli.datamodule.header)
     run: RunConfig = cli.config_init.run
     start = newest_whole(Path(run.folder))
     if start is not None:
         if not run.resume:
             raise UserError(f"{run.folder} already holds a run; name another --run.folder, or leave out run.resume")
+        if start.is_dir() != getattr(cli.trainer.strategy, "guards_gradients", False):
+            with_or_without = "with" if start.is_dir() else "without"
+            raise UserError(f"{start} was written {with_or_without} DeepSpeed; continue so, or start a new run")
         print(f"continuing from {start}", file=sys.stderr)
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=start and str(start), weights_only=True)
@@ -145,6 +175,16 @@ def train(kind: str, args: Sequence[str]) -> None:
         if cli.trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"the disk of {run.folder} is full; make room and run the same command again: it continues from "
+            f"{newest_whole(Path(run.folder)) or 'the start'}"
+        ) from error
+    if any(isinstance(callback, Checkpoints) and callback.stopped for callback in cli.trainer.callbacks):
+        print("told to stop: saved; the same command continues", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def tune_memory() -> None:
@@ -168,7 +208,7 @@ def _silence_libraries() -> None:
     """Hide what the libraries tell each other, and advertisements."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in ("does not have many workers", "You have overridden", "LeafSpec", "deprecated in v4.49"):
+    for message in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", f"(?s).*{message}")
 
 

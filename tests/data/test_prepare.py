@@ -43,8 +43,8 @@ def test_folder_with_texts_beside_the_audio(recordings: Path, tmp_path: Path) ->
     assert [c.id for c in cuts] == [f"anna/{row[0]}" for row in rows]
     assert [c.supervisions[0].text for c in cuts] == [row[4] for row in rows]
     assert {(c.supervisions[0].speaker, c.supervisions[0].language) for c in cuts} == {("anna", "en-gb")}
-    assert report.utterances == 3 and report.dropped == []
-    assert sum(report.seconds.values()) == pytest.approx(sum(c.load_audio().shape[1] / RATE for c in cuts))
+    assert len(report.kept) == 3 and report.dropped == []
+    assert sum(k.seconds for k in report.kept) == pytest.approx(sum(c.load_audio().shape[1] / RATE for c in cuts))
 
 
 def test_table_keeps_what_the_filter_lets_through(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_table_keeps_what_the_filter_lets_through(tmp_path: Path) -> None:
     cuts = list(CutSet.from_file(report.cuts))
     assert [(c.id, c.supervisions[0].speaker) for c in cuts] == [("a", "x"), ("c", "wavs")]
     assert cuts[1].supervisions[0].custom == {"split": "val"}
-    assert (report.listed, report.selected, report.utterances) == (3, 2, 2)
+    assert (report.listed, report.selected, len(report.kept)) == (3, 2, 2)
 
 
 def test_every_reason_to_drop_is_written_down(tmp_path: Path) -> None:
@@ -90,13 +90,13 @@ def test_a_bad_file_does_not_take_the_id_of_a_good_one(tmp_path: Path) -> None:
     write_tone(tmp_path / "good.wav", 1.0)
     table = write_table(tmp_path / "list.tsv", "a\tgone.wav\ts\ttext\t", "a\tgood.wav\ts\ttext\t")
     report = prepare_folder(table, tmp_path / "out")
-    assert [d.reason for d in report.dropped] == ["missing"] and report.utterances == 1
+    assert [d.reason for d in report.dropped] == ["missing"] and len(report.kept) == 1
 
 
 def test_text_can_be_optional(tmp_path: Path) -> None:
     write_tone(tmp_path / "corpus" / "a.wav", 1.0)
     report = prepare_folder(tmp_path / "corpus", tmp_path / "out", limits=Limits(allow_no_text=True))
-    assert report.utterances == 1
+    assert len(report.kept) == 1
     with pytest.raises(UserError, match=r"every utterance was dropped.*no text"):
         prepare_folder(tmp_path / "corpus", tmp_path / "out2")
 

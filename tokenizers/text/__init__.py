@@ -4,7 +4,7 @@ from valle.tokenizers.text.bpe_tokenizer import BPETokenizer
 from valle.tokenizers.text.normalise import normalise
 from valle.tokenizers.text.phoneme_tokenizer import PhonemeTokenizer
 from valle.tokenizers.text.phonemes import phonemize, resolve_language, supported_languages
-from valle.tokenizers.text.registry import text_tokenizer_from_dict
+from valle.tokenizers.text.registry import read_text_tokenizer, text_tokenizer_from_dict
 from valle.tokenizers.text.sentences import split_sentences
 from valle.tokenizers.text.tokenizer import TextTokenizer
 
@@ -14,6 +14,7 @@ __all__ = [
     "TextTokenizer",
     "normalise",
     "phonemize",
+    "read_text_tokenizer",
     "resolve_language",
     "split_sentences",
     "supported_languages",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from valle.tokenizers.errors import UserError
@@ -21,3 +23,14 @@ def text_tokenizer_from_dict(values: dict[str, Any]) -> TextTokenizer:
         return _KINDS[kind].from_dict(values)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the description of the '{kind}' text tokenizer is damaged: {error!r}") from error
+
+
+def read_text_tokenizer(path: str | Path) -> TextTokenizer:
+    """The tokenizer in a JSON file, such as `valle prepare bpe` writes, or that of a model folder."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return text_tokenizer_from_dict(json.loads((path / "config.json").read_bytes())["model"]["text_tokenizer"])
+        return text_tokenizer_from_dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"text tokenizer {path} cannot be read: {error}") from error

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("--codec", required=True, metavar="X", help="codec folder, or run folder or checkpoint of 'train codec'")
-    add("--ar", metavar="X", help="run folder (its newest checkpoint) or checkpoint of 'train ar'")
+    add("--ar", metavar="X", help="run folder (its newest checkpoint) or checkpoint of 'train ar', or model folder")
     add("--nar", metavar="X", help="the same of 'train nar'")
     add("--aligner", metavar="FILE", help="aligner that the tokens were made with")
     add("--out", required=True, metavar="DIR", help="folder to write")
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str, Any]) -> None:
     from valle.bundle import Bundle
-    from valle.checkpoints import find_checkpoint, load_checkpoint
+    from valle.checkpoints import load_checkpoint
     from valle.data.aligner import Aligner
     from valle.lm import ARModel, NARModel, from_checkpoint
     from valle.tokenizers.text import text_tokenizer_from_dict
@@ -68,10 +68,13 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
     for kind, source in (("ar", args.ar), ("nar", args.nar)):
         if source is None:
             continue
+        if (Path(source) / "config.json").is_file():
+            models[kind], tokens[kind] = _of_model(kind, source)
+            continue
         checkpoint = load_checkpoint(source)
         if checkpoint.get("lm_kind") != kind:
             raise UserError(f"--{kind} {source} is no checkpoint of 'valle train {kind}'")
-        models[kind], tokens[kind] = from_checkpoint(find_checkpoint(source)), checkpoint["valle"]["tokens"]
+        models[kind], tokens[kind] = from_checkpoint(checkpoint), checkpoint["valle"]["tokens"]
         about[f"{kind}_steps"] = checkpoint["global_step"]
     made_with = tokens["ar"]
     for fact in ("codec_hash", "text_tokenizer_hash"):
@@ -86,6 +89,25 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
     assert nar is None or isinstance(nar, NARModel)
     text = text_tokenizer_from_dict(made_with["text_tokenizer"])
     Bundle(codec, text, ar, nar, aligner, _sampling(args.sampling), about).save(args.out)
+
+
+def _of_model(kind: str, folder: str) -> tuple[Any, dict[str, Any]]:
+    """A language model of a finished model, and what it was made for, named as in the header of tokens."""
+    from valle.bundle import read_config
+    from valle.data.aligner import Aligner
+    from valle.lm import load_lm
+    from valle.tokenizers.codecs.registry import load_codec
+    from valle.tokenizers.text import text_tokenizer_from_dict
+
+    config = read_config(Path(folder))["model"]
+    text = text_tokenizer_from_dict(config["text_tokenizer"])
+    aligner = Aligner.load(Path(folder) / "aligner.safetensors") if config["aligner"] else None
+    return load_lm(folder, kind), {
+        "codec_hash": load_codec(folder).fingerprint,
+        "text_tokenizer": config["text_tokenizer"],
+        "text_tokenizer_hash": text.fingerprint,
+        "aligner_hash": aligner.fingerprint if aligner else None,
+    }
 
 
 def _codec(source: str) -> tuple[SpeechCodec, dict[str, Any]]:

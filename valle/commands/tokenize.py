@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING
+import os
 
 from valle.outputs import check_folder
 from valle.tokenizers.errors import UserError
 
-if TYPE_CHECKING:
-    from valle.tokenizers.text import TextTokenizer
-
-_EPILOG = """example:
-  valle tokenize corpus/cuts.jsonl.gz --codec codec/ --aligner aligner.safetensors --out tokens
+_EPILOG = """examples:
+  valle tokenize corpus/train.jsonl.gz --codec codec/ --aligner aligner.safetensors --out tokens
+  valle tokenize corpus/train.jsonl.gz --codec codec/ --dry-run --hours 585
 
 A run that was stopped goes on when started again. To share the work of a large corpus between machines, give
-each the same command with --part 1/8, --part 2/8, ..."""
+each the same command with --part 1/8, --part 2/8, ...; processes with --device cuda share the GPUs of a machine."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,26 +22,40 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("cuts", metavar="CUTS", help="cut manifest made by 'valle prepare'")
-    add("--out", required=True, metavar="DIR", help="folder for the shards")
+    add("--out", metavar="DIR", help="folder for the shards")
     add("--codec", required=True, metavar="DIR", help="codec or model folder")
     add("--aligner", metavar="FILE", help="aligner, for durations ('valle train aligner'); default: no durations")
-    add("--text-tokenizer", metavar="JSON", help="tokenizer file (default: phonemes of American English)")
+    add("--text-tokenizer", metavar="X", help="tokenizer file or model folder (default: phonemes of American English)")
     add("--device", default="cpu", metavar="D", help="cpu, cuda, ... (default: cpu)")
     add("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
     add("--shard-size", type=int, default=500, metavar="N", help="utterances in a shard (default: 500)")
-    add("--part", default="1/1", metavar="I/N", help="do the I-th of N parts of the work")
+    add("--part", default="1/1", metavar="I/N", help="do the I-th of N parts; auto: as torchrun or SLURM number me")
+    add("--dry-run", action="store_true", help="make nothing; say from a sample how long it takes, and what disk")
+    add("--hours", type=float, metavar="H", help="with --dry-run: for H hours of speech like this")
 
 
 def run(args: argparse.Namespace) -> int:
     """Make the shards that are missing."""
     part, parts = _part(args.part)
-    check_folder(args.out)
+    if args.hours is not None and not args.dry_run:
+        raise UserError("--hours goes with --dry-run")
+    if args.out is None and not args.dry_run:
+        raise UserError("--out is missing: the folder for the shards")
+    if args.out is not None:
+        check_folder(args.out)
 
     from valle.data.aligner import Aligner
     from valle.data.tokenize import tokenize
+    from valle.tokenizers.text import PhonemeTokenizer, read_text_tokenizer
 
-    text = read_text_tokenizer(args.text_tokenizer)
+    text = PhonemeTokenizer() if args.text_tokenizer is None else read_text_tokenizer(args.text_tokenizer)
     aligner = None if args.aligner is None else Aligner.load(args.aligner)
+    if args.dry_run:
+        from valle.data.sizing import size_up
+
+        sizing = size_up(args.cuts, args.codec, text, aligner=aligner, device=args.device)
+        print(sizing.table(args.jobs * parts, args.hours))
+        return 0
     report = tokenize(
         args.cuts,
         args.out,
@@ -62,19 +72,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_text_tokenizer(path: str | None) -> TextTokenizer:
-    """The tokenizer in a JSON file, or the default one."""
-    from valle.tokenizers.text import PhonemeTokenizer, text_tokenizer_from_dict
-
-    if path is None:
-        return PhonemeTokenizer()
-    try:
-        return text_tokenizer_from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise UserError(f"text tokenizer {path} cannot be read: {error}") from error
-
-
 def _part(text: str) -> tuple[int, int]:
+    """Number and count of the parts, from 1."""
+    if text == "auto":
+        for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+            if rank in os.environ and size in os.environ:
+                return int(os.environ[rank]) + 1, int(os.environ[size])
+        raise UserError("--part auto: neither torchrun (RANK, WORLD_SIZE) nor SLURM (SLURM_PROCID) has started this")
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise UserError(f"--part must be I/N with 1 <= I <= N, such as 2/8, got '{text}'")

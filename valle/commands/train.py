@@ -31,6 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for kind, summary in _SUMMARIES.items():
         job = kinds.add_parser(kind, help=summary, description=f"Train {summary}.", epilog=_EPILOG.format(kind=kind))
         job.add_argument("--config", "-c", action="append", default=[], metavar="YAML", help="settings; later ones win")
+        if kind != "codec":
+            job.add_argument("--model", metavar="DIR", help="finetune this model (folder, Hub id, or 'embedded')")
         job.add_argument("--print-config", action="store_true", help="print all settings as YAML and stop")
         job.set_defaults(takes_rest=True)
     aligner = kinds.add_parser(
@@ -51,15 +53,16 @@ def run(args: argparse.Namespace) -> int:
     """Train, or continue training."""
     if args.kind == "aligner":
         return _train_aligner(args)
-    options = [word for path in args.config for word in ("--config", str(_find_config(path)))]
+    options = [word for path in args.config for word in ("--config", str(find_config(path)))]
 
     from valle.train import train
 
-    train(args.kind, [*options, *(["--print_config"] if args.print_config else []), *args.rest])
+    words = [*options, *(["--print_config"] if args.print_config else []), *args.rest]
+    train(args.kind, words, getattr(args, "model", None))
     return 0
 
 
-def _find_config(path: str) -> Path:
+def find_config(path: str) -> Path:
     """`path`, or if there is no such file, the one of this name among those that come with the package."""
     package = Path(__file__).parents[1]
     for place in (Path(path), package / path):
@@ -71,8 +74,8 @@ def _find_config(path: str) -> Path:
 def _train_aligner(args: argparse.Namespace) -> int:
     check_writable(args.out, (".safetensors",))
 
-    from valle.commands.tokenize import read_text_tokenizer
     from valle.data.train_aligner import train_aligner
+    from valle.tokenizers.text import PhonemeTokenizer, read_text_tokenizer
 
     rates: dict[str, Any] = {}
     if args.codec is not None:
@@ -80,7 +83,7 @@ def _train_aligner(args: argparse.Namespace) -> int:
 
         spec = load_codec(args.codec).spec
         rates = {"sample_rate": spec.sample_rate, "frame_rate": spec.frame_rate}
-    text = read_text_tokenizer(args.text_tokenizer)
+    text = PhonemeTokenizer() if args.text_tokenizer is None else read_text_tokenizer(args.text_tokenizer)
     train_aligner(args.cuts, text, args.out, max_hours=args.max_hours, seed=args.seed, **rates)
     print(f"wrote {args.out}")
     return 0

@@ -1,0 +1,203 @@
+"""How fast the AR model decodes, beside the limit of the memory and beside decoding without a cache.
+
+Shapes: L text tokens, T' prompt frames.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from valle.bench.bandwidth import best_time, read_bandwidth, synchronize
+from valle.lm import ARModel, Decoder, LMConfig, Request, Sampling
+from valle.lm.cached import BLOCK
+from valle.lm.precision import Int8Linear, for_steps
+
+TOKENS_PER_SECOND = 13
+"""Phonemes and word boundaries of English speech."""
+NO_CACHE_LENGTHS = 5
+"""Lengths at which a pass without a cache is timed; what lies between is interpolated."""
+PAPER = LMConfig(
+    text_vocab_size=512, codebook_size=1024, n_q=8, dim=1024, layers=12, heads=16, ff=2752, dropout=0.0, ti_dropout=0.0
+)
+"""VALL-E's size (12 x 1024, 16 heads); SwiGLU of 2752 has the weights of its feed-forward layer of 4096."""
+PAPER_FRAME_RATE = 75.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: `batch` texts of `seconds` each after prompts of `prompt_seconds`."""
+
+    size: str
+    precision: str
+    batch: int
+    prompt_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What was measured of a case."""
+
+    size: str
+    precision: str
+    device: str
+    batch: int
+    prompt_seconds: float
+    seconds: float
+    parameters: int
+    prefill_ms: float
+    """Reading text and prompt of one request."""
+    step_ms: float
+    """Median."""
+    tokens_per_second: float
+    """Frames of the first quantizer, of all texts together."""
+    real_time_factor: float
+    """Seconds of decoding (prefill and steps) per second of speech of one text; the batch speaks as many at once."""
+    bytes_per_step: int
+    """Weights, and keys and values halfway through."""
+    bandwidth_gb_s: float
+    """Of reading as many bytes."""
+    share_of_limit: float
+    """Time that reading takes over the time of a step, in its median."""
+    peak_memory_mb: float
+    """On a GPU of this case; on a CPU the process's until now."""
+    no_cache_seconds: float | None = None
+    """The same frames by passes over everything so far, in fp32: what implementations without a cache do."""
+    speedup: float | None = None
+    """Over that, prefill included."""
+
+
+def measure(model: ARModel, case: Case, frame_rate: float, no_cache: bool = False) -> Decoding:
+    """Time one case. `no_cache`: also by recomputing, which takes long."""
+    device = model.code.weight.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    stepper = for_steps(model, case.precision)
+    frames = int(case.seconds * frame_rate)
+    requests = [_request(model.config, case, frame_rate, seed) for seed in range(case.batch)]
+    decoder = Decoder(model, _endless(frames), case.batch, stepper)
+    start = time.perf_counter()
+    for request in requests:
+        decoder.enter(request)
+    synchronize(device)
+    prefill = (time.perf_counter() - start) / case.batch
+    times = []
+    for _ in range(frames):
+        start = time.perf_counter()
+        finished = decoder.step()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+        for row in finished:  # an aligned model cannot be kept from coming to the end of a text
+            decoder.enter(row.request)
+    step = statistics.median(times)
+    size = step_bytes(stepper, case, frame_rate)
+    bandwidth = read_bandwidth(size, device)
+    total, recomputed = prefill * case.batch + sum(times), None
+    if no_cache:
+        recomputed = case.batch * _without_cache(model, requests[0], frames)
+    return Decoding(
+        size=case.size,
+        precision=case.precision,
+        device=device.type,
+        batch=case.batch,
+        prompt_seconds=case.prompt_seconds,
+        seconds=case.seconds,
+        parameters=sum(p.numel() for p in model.parameters()),
+        prefill_ms=round(1e3 * prefill, 2),
+        step_ms=round(1e3 * step, 3),
+        tokens_per_second=round(case.batch / step, 1),
+        real_time_factor=round(total / case.seconds, 3),
+        bytes_per_step=size,
+        bandwidth_gb_s=round(bandwidth / 1e9, 2),
+        share_of_limit=round(size / bandwidth / step, 3),
+        peak_memory_mb=round(_peak_memory(device) / 1e6),
+        no_cache_seconds=None if recomputed is None else round(recomputed, 2),
+        speedup=None if recomputed is None else round(recomputed / total, 1),
+    )
+
+
+def paper_model(device: torch.device) -> ARModel:
+    """A plain AR model of the paper's size with random weights."""
+    torch.manual_seed(0)
+    return ARModel(PAPER).to(device).eval()
+
+
+def step_bytes(stepper: ARModel, case: Case, frame_rate: float) -> int:
+    """What a step must read: all weights but the tables of embeddings, and the keys and values halfway through."""
+    weights = 0
+    for module in (stepper.transformer, stepper.code_head):
+        for part in module.modules():
+            if isinstance(part, (nn.Linear, nn.LayerNorm, Int8Linear)):
+                tensors = (*part.parameters(recurse=False), *part.buffers(recurse=False))
+                weights += sum(t.numel() * t.element_size() for t in tensors)
+    config = stepper.config
+    halfway = int((case.prompt_seconds + case.seconds / 2) * frame_rate) + _tokens(case) + config.n_time_invariant
+    halfway = -(-halfway // BLOCK) * BLOCK
+    each = 2 * config.layers * config.dim * stepper.code.weight.element_size()
+    return weights + case.batch * halfway * each
+
+
+def _tokens(case: Case) -> int:
+    return int((case.prompt_seconds + case.seconds) * TOKENS_PER_SECOND)
+
+
+def _request(config: LMConfig, case: Case, frame_rate: float, seed: int) -> Request:
+    """A random text with a random prompt."""
+    drawn = torch.Generator().manual_seed(seed)
+    prompt_tokens, frames = int(case.prompt_seconds * TOKENS_PER_SECOND), int(case.prompt_seconds * frame_rate)
+    phonemes = torch.randint(11, config.text_vocab_size, (_tokens(case),), generator=drawn)
+    voice = None
+    if config.n_time_invariant:
+        voice = torch.randint(0, config.time_invariant_size, (config.n_time_invariant,), generator=drawn)
+    if not prompt_tokens:
+        return Request(phonemes, voice, seed=seed)
+    codes = torch.randint(0, config.codebook_size, (config.n_q, frames), generator=drawn)
+    durations = torch.full((prompt_tokens,), frames // prompt_tokens)
+    durations[0] += frames - int(durations.sum())
+    return Request(phonemes, voice, codes, prompt_tokens, durations, seed)
+
+
+def _endless(frames: int) -> Sampling:
+    """A plain model may not end, and nothing is cut off."""
+    most = 2 * frames + 10
+    return Sampling(
+        min_frames_per_token=1000.0,
+        max_frames_per_token=1000.0,
+        max_frames=most,
+        max_phone_frames=most,
+        max_boundary_frames=most,
+    )
+
+
+@torch.inference_mode()
+def _without_cache(model: ARModel, request: Request, frames: int) -> float:
+    """Seconds for `frames` frames by a whole pass for each, integrated over some lengths."""
+    device = model.code.weight.device
+    phonemes = request.phonemes[None].to(device)
+    lengths = torch.tensor([phonemes.shape[1]], device=device)
+    voice = None if request.time_invariant is None else request.time_invariant[None].to(device)
+    ends = [request.prompt_frames + round(i * frames / (NO_CACHE_LENGTHS - 1)) for i in range(NO_CACHE_LENGTHS)]
+    times = []
+    for end in ends:
+        codes = torch.zeros(1, end, dtype=torch.long, device=device)
+        durations = torch.zeros_like(phonemes)
+        durations[:, 0] = end
+        steps = model.steps(lengths, codes, torch.tensor([end], device=device), durations)
+        times.append(best_time(lambda steps=steps: model(phonemes, lengths, steps, voice), device, min_seconds=0.0))
+    return float(torch.trapezoid(torch.tensor(times), torch.tensor(ends, dtype=torch.float32)))
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Bytes."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    import resource
+    import sys
+
+    # Linux counts kilobytes, macOS bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

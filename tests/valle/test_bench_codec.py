@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from valle import bench_codec
+from valle.bench import codecs
 from valle.cli import main
 
 SMALL = {
@@ -17,7 +17,7 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_codec, "PUBLISHED", SMALL)
+    monkeypatch.setattr(codecs, "PUBLISHED", SMALL)
 
 
 def test_codecs_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,5 +118,5 @@ def table(found: Sequence[Comparison], first: str) -> str:
             scale, unit = (100, " points") if figure.percent else (1, "")
             shown = f"{scale * d.value:+.3g} [{scale * d.low:+.3g}, {scale * d.high:+.3g}]{unit}"
             values = f"{figure.text(c.value.value):>8} against {figure.text(c.first.value):>8}"
-            lines.append(f"  {figure.label:<32}{values}  {shown:<34}{c.verdict}")
+            lines.append(f"  {figure.label:<38}{values}  {shown:<34}{c.verdict}")
     return "\n".join(lines)

@@ -30,7 +30,7 @@ FIGURES = {
         Figure("cer", "Character errors", False, True, "recordings_cer"),
         Figure("skips", "Texts with a skipped word", False, True, "recordings_skips"),
         Figure("repeats", "Texts with a repeated word", False, True, "recordings_repeats"),
-        Figure("misread", "Texts with either", False, True, "recordings_misread"),
+        Figure("misread", "Texts with a skipped or repeated word", False, True, "recordings_misread"),
         Figure("sim", "Likeness to the prompt", True, False, "same_speaker"),
         Figure("sim_others", "Likeness to other prompts", False, False, "different_speakers"),
         Figure("sim_reference", "Likeness to the real recording", True),

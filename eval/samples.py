@@ -49,9 +49,7 @@ def write_samples(system: System, folder: Path, title: str, per_voice: int = 2) 
                 raise UserError(f"{system.folder} has no sound of {row.id}; evaluate again with --out")
             text, diff = row.texts.get("text", row.id), row.texts.get("diff", "")
             scores = ", ".join(
-                f"{find_figure(n).label.lower()} {find_figure(n).text(row.numbers[n])}"
-                for n in _SCORES
-                if n in row.numbers
+                f"{find_figure(n).label} {find_figure(n).text(row.numbers[n])}" for n in _SCORES if n in row.numbers
             )
             html.append(
                 f"<article><h3>{escape(text)}</h3>{_sound(output, folder, row.id, html=True)}"

@@ -126,8 +126,8 @@ def _estimates(metrics: dict[str, Any]) -> dict[str, Estimate]:
 
 
 def _estimate(saved: dict[str, Any]) -> Estimate:
-    known = {name: math.nan if value is None else value for name, value in saved.items()}
-    return Estimate(known["value"], known["low"], known["high"], known["n"], known["excluded"])
+    value, low, high = (math.nan if saved[name] is None else float(saved[name]) for name in ("value", "low", "high"))
+    return Estimate(value, low, high, saved["n"], saved["excluded"])
 
 
 def _find(folder: Path, id_: str) -> Path | None:

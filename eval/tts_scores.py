@@ -131,10 +131,9 @@ def _reading(readings: Sequence[Reading | None], seed: int) -> dict[str, Estimat
     found = [reading for reading in readings if reading]
     if not found:
         return {}
-    known = [None if reading.reason else reading for reading in found]
     return {
-        "skips": estimate([reading and float(bool(reading.skipped)) for reading in known], seed=seed),
-        "repeats": estimate([reading and float(bool(reading.repeated)) for reading in known], seed=seed),
+        "skips": estimate([None if r.reason else float(bool(r.skipped)) for r in found], seed=seed),
+        "repeats": estimate([None if r.reason else float(bool(r.repeated)) for r in found], seed=seed),
         "misread": estimate([reading.flawed for reading in found], seed=seed),
     }
 

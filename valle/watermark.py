@@ -46,7 +46,7 @@ _RANGE_DB = 70.0
 def pattern(key: str) -> np.ndarray:
     """float32 [PERIOD, BANDS] of +1 and -1; each band has as many of either."""
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
-    signs = np.tile(np.repeat(np.float32([1, -1]), PERIOD // 2)[:, None], (1, BANDS))
+    signs = np.tile(np.repeat(np.array([1, -1], np.float32), PERIOD // 2)[:, None], (1, BANDS))
     return np.random.default_rng(seed).permuted(signs, axis=0)
 
 
@@ -62,10 +62,13 @@ class WatermarkStream:
         self._frame = 0
         self._input = np.zeros(self._hop, np.float32)
         self._tail = np.zeros(self._hop, np.float32)
-        self._skip = self._hop
+        self._lead = self._hop
+        """Samples in front of the speech, from the first half frame, that are yet to be thrown away."""
+        self._taken = self._given = 0
 
     def add(self, samples: np.ndarray) -> np.ndarray:
         """Marked samples, float32 [S']."""
+        self._taken += len(samples)
         self._input = np.concatenate((self._input, samples.astype(np.float32)))
         done = [np.zeros(0, np.float32)]
         while len(self._input) >= self._size:
@@ -77,15 +80,15 @@ class WatermarkStream:
             self._input = self._input[self._hop :]
             self._frame += 1
         marked = np.concatenate(done)
-        skipped = min(self._skip, len(marked))
-        self._skip -= skipped
+        skipped = min(self._lead, len(marked))
+        self._lead -= skipped
+        self._given += len(marked) - skipped
         return marked[skipped:]
 
     def end(self) -> np.ndarray:
         """The samples held back."""
-        held = len(self._input) - (self._hop if self._frame == 0 else 0)
-        owed = held - self._skip if self._frame == 0 else held
-        return self.add(np.zeros(2 * self._size, np.float32))[: max(0, owed)]
+        held = self._taken - self._given
+        return self.add(np.zeros(2 * self._size, np.float32))[:held]
 
 
 def embed(samples: np.ndarray, sample_rate: int, key: str = DEFAULT_KEY) -> np.ndarray:

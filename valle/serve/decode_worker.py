@@ -72,7 +72,7 @@ def decode(data: bytes, sample_rate: int, max_seconds: float) -> np.ndarray:
     """float32 [S], mono, of the first audio stream. Raises `RefusedError`."""
     pieces, size = [np.zeros(0, np.float32)], 0
     try:
-        with av.open(io.BytesIO(data), options={"format_whitelist": FORMATS}) as container:
+        with av.open(io.BytesIO(data), "r", options={"format_whitelist": FORMATS}) as container:
             if not container.streams.audio:
                 raise RefusedError("the file has no sound track")
             stream = container.streams.audio[0]

@@ -13,6 +13,7 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.audio.codeccontext import AudioCodecContext
+from av.audio.stream import AudioStream
 
 WIRE_RATE = 24_000
 """Hz: what OpenAI's API gives, and what Opus and all other formats can carry."""
@@ -129,9 +130,10 @@ class _Compressed(AudioEncoder):
         container, codec, self._format, bit_rate, options = _COMPRESSED[name]
         self._pipe = _Pipe()
         self._container = av.open(file or self._pipe, "w", format=container, options={**options, "flush_packets": "1"})
-        self._stream = self._container.add_stream(codec, rate=WIRE_RATE)
-        context = self._stream.codec_context
-        assert isinstance(context, AudioCodecContext)
+        stream = self._container.add_stream(codec, rate=WIRE_RATE)
+        assert isinstance(stream, AudioStream)
+        self._stream = stream
+        context = stream.codec_context
         context.layout, context.format = "mono", self._format
         if bit_rate is not None:
             context.bit_rate = bit_rate

@@ -112,6 +112,11 @@ class Speaker:
         """Whether it can speak at all."""
         return self._thread.is_alive()
 
+    @property
+    def waiting(self) -> int:
+        """Utterances whose turn has not come."""
+        return len(self._waiting)
+
     def start(self) -> None:
         self._thread.start()
 

@@ -67,9 +67,9 @@ def voice_router(service: Service) -> APIRouter:
         voice_id = new_voice_id()
         prompt = (wav, service.cloner.sample_rate)
         voice = await service.speaker.prepare(voice_id, prompt, transcript or None, language)
-        facts = {"name": name.strip() or voice_id, "transcript": transcript or None, "language": language}
         by = request.scope["state"].get("key_name")
-        stored = await asyncio.to_thread(service.voices.add, voice_id, *prompt, by=by, **facts)
+        facts = (name.strip() or voice_id, transcript or None, language, by)
+        stored = await asyncio.to_thread(service.voices.add, voice_id, *prompt, *facts)
         return NewVoice(**stored.to_dict(), notes=list(voice.notes))
 
     @router.get("/{voice_id}", summary="One voice")

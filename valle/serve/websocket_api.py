@@ -89,6 +89,8 @@ class _Speech:
     def __init__(self, socket: WebSocket, service: Service, start: bytes) -> None:
         self.socket, self.service = socket, service
         self._text, self._characters, self._complete = "", 0, False
+        self._sent = 0
+        """Packets."""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._changed = asyncio.Event()
         self.task = asyncio.create_task(self._run(start))
@@ -113,9 +115,11 @@ class _Speech:
         """Stop speaking, and say so if anybody still listens."""
         self.task.cancel()
         await asyncio.wait((self.task,))
+        if self.task.cancelled():
+            await self._done(cancelled=True)
 
     async def _run(self, start: bytes) -> None:
-        packets, count = OpusPackets(), 0
+        packets = OpusPackets()
         try:
             options = self._options(start)
             ready = {"sample_rate": WIRE_RATE, "packet_ms": round(1000 * OPUS_PACKET_SECONDS)}
@@ -123,11 +127,9 @@ class _Speech:
             spoken = self.service.finished(self._samples(options), options.speed, options.gain_db)
             async with aclosing(spoken):
                 async for samples in spoken:
-                    count += await self._send_packets(packets.add(samples))
-            count += await self._send_packets(packets.end())
-            await self._done(count, cancelled=False)
-        except asyncio.CancelledError:
-            await self._done(count, cancelled=True)
+                    await self._send_packets(packets.add(samples))
+            await self._send_packets(packets.end())
+            await self._done(cancelled=False)
         except ApiError as error:
             facts = error.to_dict()["error"]
             await send(self.socket, FrameType.ERROR, {name: facts[name] for name in facts if name != "type"})
@@ -174,13 +176,13 @@ class _Speech:
         if self._text.strip():
             yield self._text
 
-    async def _send_packets(self, packets: list[bytes]) -> int:
+    async def _send_packets(self, packets: list[bytes]) -> None:
         for packet in packets:
             await self.socket.send_bytes(Frame(FrameType.AUDIO, packet).to_bytes())
-        return len(packets)
+            self._sent += 1
 
-    async def _done(self, packets: int, cancelled: bool) -> None:
-        seconds = round(packets * OPUS_PACKET_SECONDS, 3)
+    async def _done(self, cancelled: bool) -> None:
+        seconds = round(self._sent * OPUS_PACKET_SECONDS, 3)
         await send(self.socket, FrameType.DONE, {"seconds": seconds, "cancelled": cancelled})
 
 

@@ -22,8 +22,9 @@ class KVCache:
         # Zeros, not `empty`: a masked slot still takes part as 0 x value, and 0 x NaN is NaN.
         self.keys = torch.zeros(config.layers, rows, config.heads, PAGE, config.head_dim, device=device, dtype=dtype)
         self.values = torch.zeros_like(self.keys)
-        self.first, self.visible = 0, 0
-        self.slots: Tensor | None = None
+        self.lines = torch.arange(rows * config.heads, device=device).view(rows, config.heads)
+        self.first, self.count, self.visible = 0, 0, 0
+        self.places: Tensor | None = None
 
     @property
     def capacity(self) -> int:
@@ -38,11 +39,12 @@ class KVCache:
 
     def begin(self, row: int) -> None:
         """The next pass fills the start of one row and sees nothing but itself."""
-        self.first, self.slots = row, None
+        self.first, self.places = row, None
 
     def select(self, slots: Tensor, visible: int) -> None:
         """The next pass writes one position to `slots` [n] of rows 0..n-1 and sees their first `visible` positions."""
-        self.slots, self.visible = slots[:, None, None, None], visible
+        self.count, self.visible = len(slots), visible
+        self.places = (self.lines[: self.count] * self.capacity + slots[:, None]).flatten()
 
     def move(self, origin: int, to: int, size: int) -> None:
         """Copy the first `size` positions of row `origin` over those of row `to`."""
@@ -52,11 +54,9 @@ class KVCache:
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store `key` and `value` [n, H, S, h]; gives all that the pass sees, [n, H, visible, h]."""
         keys, values = self.keys[layer], self.values[layer]
-        if self.slots is None:
+        if self.places is None:
             keys[self.first, :, : key.shape[2]], values[self.first, :, : key.shape[2]] = key[0], value[0]
             return key, value
-        count = len(key)
-        keys, values, place = keys[:count], values[:count], self.slots.expand_as(key)
-        keys.scatter_(2, place, key)
-        values.scatter_(2, place, value)
-        return keys[:, :, : self.visible], values[:, :, : self.visible]
+        for stored, new in ((keys, key), (values, value)):
+            stored.view(-1, stored.shape[-1]).index_copy_(0, self.places, new.flatten(0, 2).to(stored.dtype))
+        return keys[: self.count, :, : self.visible], values[: self.count, :, : self.visible]

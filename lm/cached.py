@@ -29,7 +29,9 @@ class CachedAR:
         self.model, self.stepper = model, stepper or model
         config, weight = model.config, self.stepper.code.weight
         self.device = weight.device
-        self.cache = KVCache(config, rows, self.device, weight.dtype)
+        # On a CPU a step attends in fp32, see `transformer.attend`.
+        dtype = torch.float32 if self.device.type == "cpu" else weight.dtype
+        self.cache = KVCache(config, rows, self.device, dtype)
         self.used = [0] * rows
         """Positions in use, known without asking the device; never less than the true number."""
         self.size = torch.zeros(rows, dtype=torch.long, device=self.device)

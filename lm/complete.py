@@ -46,8 +46,8 @@ def complete(
         if model.config.aligned:
             if said.durations is None:
                 raise ValueError("an aligned NAR model needs durations, which a plain AR model does not give")
-            known = [said.durations] if request.prompt_durations is None else [request.prompt_durations, said.durations]
-            durations.append(torch.cat(known))
+            before = [] if request.prompt_durations is None else [request.prompt_durations]
+            durations.append(torch.cat((*before, said.durations)))
     batch = pad_sequence(codes, batch_first=True).transpose(1, 2).to(device)
     lengths = torch.tensor([len(c) for c in codes], device=device)
     known_lengths = torch.tensor(done, device=device)

@@ -138,7 +138,8 @@ def step_bytes(stepper: ARModel, case: Case, frame_rate: float) -> int:
     config = stepper.config
     halfway = int((case.prompt_seconds + case.seconds / 2) * frame_rate) + _tokens(case) + config.n_time_invariant
     halfway = -(-halfway // BLOCK) * BLOCK
-    each = 2 * config.layers * config.dim * stepper.code.weight.element_size()
+    stored = 4 if stepper.code.weight.device.type == "cpu" else stepper.code.weight.element_size()
+    each = 2 * config.layers * config.dim * stored
     return weights + case.batch * halfway * each
 
 

@@ -217,10 +217,24 @@ class _State:
         def long(*shape: int) -> Tensor:
             return torch.zeros(rows, *shape, dtype=torch.long, device=device)
 
-        flags = (long().bool(), long().bool())
-        counters = (long() for _ in range(4))
         noise = torch.zeros(rows, 0, 3, device=device)
-        return cls(window, long(), long(), long(), long(), *flags, *counters, long(window), long(0), long(0), noise)
+        return cls(
+            window=window,
+            previous=long(),
+            length=long(),
+            least=long(),
+            most=long(),
+            running=long().bool(),
+            ended=long().bool(),
+            first_token=long(),
+            last_token=long(),
+            pointers=long(),
+            spent=long(),
+            codes=long(window),
+            visited=long(0),
+            stay_limit=long(0),
+            noise=noise,
+        )
 
     def reserve(self, tokens: int, frames: int) -> None:
         """Make room for requests of so many text tokens and frames."""

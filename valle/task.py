@@ -89,7 +89,7 @@ class Task:
         """How much of the text is done, 0 to 1; an estimate while a sentence is being spoken."""
         rate = self.bundle.codec.spec.frame_rate
         total = sum(len(piece.text) for piece in self.pieces)
-        done = sum(len(piece.text) for piece in self.pieces[: len(self.codes)])
+        done = float(sum(len(piece.text) for piece in self.pieces[: len(self.codes)]))
         for piece in self.pieces[len(self.codes) :]:
             if not piece.takes or piece.phonemes is None:
                 break

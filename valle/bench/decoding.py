@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -189,7 +190,7 @@ def _without_cache(model: ARModel, request: Request, frames: int) -> float:
         durations = torch.zeros_like(phonemes)
         durations[:, 0] = end
         steps = model.steps(lengths, codes, torch.tensor([end], device=device), durations)
-        times.append(best_time(lambda steps=steps: model(phonemes, lengths, steps, voice), device, min_seconds=0.0))
+        times.append(best_time(partial(model, phonemes, lengths, steps, voice), device, min_seconds=0.0))
     return float(torch.trapezoid(torch.tensor(times), torch.tensor(ends, dtype=torch.float32)))
 
 

@@ -68,10 +68,9 @@ class Target:
         return [voice["id"] for voice in json.loads(self._get("/v1/voices"))["data"] if voice["builtin"]]
 
     def memory_mb(self) -> float:
+        name = "process_resident_memory_bytes "
         lines = self._get("/metrics").decode().splitlines()
-        return (
-            float(next(line.split()[1] for line in lines if line.startswith("process_resident_memory_bytes"))) / 2**20
-        )
+        return float(next(line.removeprefix(name) for line in lines if line.startswith(name))) / 2**20
 
     def speak(self, text: str, voice: str) -> Answer:
         """Ask, and listen to the end."""
@@ -103,9 +102,8 @@ class Target:
         finally:
             connection.close()
         if response.status != 200:
-            raise UserError(
-                f"http://{self.netloc}{path} answers {response.status}: {data[:200].decode(errors='replace')}"
-            )
+            said = data[:200].decode(errors="replace")
+            raise UserError(f"http://{self.netloc}{path} answers {response.status}: {said}")
         return data
 
 

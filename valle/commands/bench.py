@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from valle.commands import bench_codec, bench_decode, bench_train
+from valle.commands import bench_codec, bench_decode, bench_serve, bench_train
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -13,4 +13,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     bench_codec.configure(kinds)
     bench_decode.configure(kinds)
+    bench_serve.configure(kinds)
     bench_train.configure(kinds)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,12 +43,17 @@ class Clip:
 
     def save(self, folder: Path, name: str) -> Path:
         """Put it into `folder` as `name` and the suffix that fits: a copy of a whole file, else a WAV of its rate."""
+        whole = self.start == 0 and self.end is None
+        suffix = self.path.suffix if whole else ".wav"
         folder.mkdir(parents=True, exist_ok=True)
-        if self.start == 0 and self.end is None:
-            return Path(shutil.copyfile(self.path, folder / f"{name}{self.path.suffix}"))
-        rate = soundfile.info(str(self.path)).samplerate
-        save_audio(folder / f"{name}.wav", self.load(rate), rate)
-        return folder / f"{name}.wav"
+        # Renamed when whole: several workers may save the same one at once.
+        part = folder / f".{name}.{os.getpid()}{suffix}"
+        if whole:
+            shutil.copyfile(self.path, part)
+        else:
+            rate = soundfile.info(str(self.path)).samplerate
+            save_audio(part, self.load(rate), rate)
+        return part.replace(folder / f"{name}{suffix}")
 
 
 @dataclass(frozen=True)

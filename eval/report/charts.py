@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from valle.eval.figures import Figure
@@ -39,26 +40,17 @@ def distribution(figure: Figure, values: Mapping[str, Sequence[float]], real: fl
     return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _dots(row: Sequence[float], x: object, base: float) -> str:
-    columns: dict[int, int] = {}
+def _dots(row: Sequence[float], x: Callable[[float], float], base: float) -> str:
+    """Dots stacked upwards from `base` where values fall into one column."""
     step = (_WIDTH - 16) / _BINS
-    dots = []
-    tallest = max(_count(row, x, step).values(), default=1)
-    rise = min(2 * _DOT + 0.6, (_ROW - 10) / tallest)  # many in one place overlap rather than leave their row
-    for value in sorted(row):
-        column = int((x(value) - 8) / step)  # type: ignore[operator]
-        columns[column] = columns.get(column, 0) + 1
-        cx, cy = 8 + (column + 0.5) * step, base - _DOT - (columns[column] - 1) * rise
-        dots.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{_DOT}"/>')
-    return "".join(dots)
-
-
-def _count(row: Sequence[float], x: object, step: float) -> dict[int, int]:
-    counts: dict[int, int] = {}
-    for value in row:
-        column = int((x(value) - 8) / step)  # type: ignore[operator]
-        counts[column] = counts.get(column, 0) + 1
-    return counts
+    stacks = Counter(int((x(value) - 8) / step) for value in row)
+    # Many in one place overlap rather than leave their row.
+    rise = min(2 * _DOT + 0.6, (_ROW - 10) / max(stacks.values(), default=1))
+    return "".join(
+        f'<circle cx="{8 + (column + 0.5) * step:.1f}" cy="{base - _DOT - i * rise:.1f}" r="{_DOT}"/>'
+        for column, height in sorted(stacks.items())
+        for i in range(height)
+    )
 
 
 def _range(values: Sequence[float], figure: Figure) -> tuple[float, float]:

@@ -81,8 +81,7 @@ class Utterance:
 
     def put(self, item: np.ndarray | Exception | None) -> None:
         """Called by the thread."""
-        with contextlib.suppress(RuntimeError):  # the event loop is closed
-            self.loop.call_soon_threadsafe(self._items.put_nowait, item)
+        _tell(self.loop, self._items.put_nowait, item)
 
 
 class Speaker:
@@ -165,9 +164,10 @@ class Speaker:
             except Exception:
                 # Whatever it was, the next request shall find a server that works.
                 _log.exception("speaking failed")
-                for utterance in list(self._active):
-                    self._end(utterance, "failed", ApiError(500, "internal", "speaking failed; see the server's log"))
                 self._engine = self.cloner.engine(rows=self.limits.concurrent)
+                for utterance in list(self._active):
+                    utterance.task = None  # of an engine that is gone
+                    self._end(utterance, "failed", ApiError(500, "internal", "speaking failed; see the server's log"))
         for utterance in [*self._active, *self._waiting]:
             utterance.put(ApiError(503, "stopping", "the server is stopping", retry_after=5))
 
@@ -181,13 +181,11 @@ class Speaker:
     def _answer_calls(self) -> None:
         while self._calls:
             call, future = self._calls.popleft()
-            loop = future.get_loop()
             try:
-                result = call()
+                result, failure = call(), None
             except Exception as error:
-                loop.call_soon_threadsafe(_settle, future, None, error)
-            else:
-                loop.call_soon_threadsafe(_settle, future, result, None)
+                result, failure = None, error
+            _tell(future.get_loop(), _settle, future, result, failure)
 
     def _admit(self) -> None:
         """Start utterances, in the order in which they came, while there is room."""
@@ -258,6 +256,11 @@ class Speaker:
         if len(self._voices) > CACHED_VOICES:
             self._voices.popitem(last=False)
         return voice
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+        loop.call_soon_threadsafe(call, *arguments)
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

@@ -86,14 +86,19 @@ def speech_router(service: Service) -> APIRouter:
     )
     async def create_speech(body: SpeechRequest, request: Request) -> Response:
         wish = service.wish(body.input, body.voice_id, body.language, body.seed, body.streams)
-        pieces = service.finished(service.speaker.submit(wish).chunks(), body.speed, body.gain_db)
+        utterance = service.speaker.submit(wish)
+        pieces = service.finished(utterance.chunks(), body.speed, body.gain_db)
         kind, headers = CONTENT_TYPES[body.response_format], {"X-Sample-Rate": str(WIRE_RATE)}
-        if not body.streams:
-            samples = await unless_gone(request, _all(pieces))
-            audio = await asyncio.to_thread(encode_whole, body.response_format, samples)
-            return Response(audio, media_type=kind, headers=headers)
-        # An error before the first audio still has a status of its own.
-        first = await unless_gone(request, anext(pieces, _NOTHING))
+        try:
+            if not body.streams:
+                samples = await unless_gone(request, _all(pieces))
+                audio = await asyncio.to_thread(encode_whole, body.response_format, samples)
+                return Response(audio, media_type=kind, headers=headers)
+            # An error before the first audio still has a status of its own.
+            first = await unless_gone(request, anext(pieces, _NOTHING))
+        except ClientDisconnect:
+            utterance.cancel()
+            raise
         stream = _encoded(first, pieces, body.response_format)
         if body.stream_format == "sse":
             return _ClosingStream(_events(stream), media_type="text/event-stream", headers=headers)

@@ -17,6 +17,7 @@ from typing import Any
 import jsonargparse
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from valle.callbacks import AtomicCheckpointIO, Checkpoints, Origin, RandomState
@@ -119,10 +120,11 @@ class TrainCLI(LightningCLI):
             torch.set_num_threads(threads)
 
     def instantiate_trainer(self, **options: Any) -> L.Trainer:
-        if str(self.config_init.trainer.strategy).startswith("deepspeed"):
+        strategy = str(self.config_init.trainer.strategy)
+        if strategy.startswith("deepspeed"):
             from valle import zero
 
-            zero.register()
+            zero.register(strategy)
         run: RunConfig = self.config_init.run
         folder = Path(run.folder)
         checkpoints = Checkpoints(folder, run.save_every_minutes, run.save_every_steps, run.keep)
@@ -142,7 +144,7 @@ def build(kind: str, args: Sequence[str]) -> TrainCLI:
     """
     try:
         return TrainCLI(kind, args)
-    except jsonargparse.ArgumentError as error:
+    except (jsonargparse.ArgumentError, MisconfigurationException) as error:
         raise UserError(f"train {kind}: {_first_cause(str(error))}") from error
 
 

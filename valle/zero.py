@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DeepSpeedStrategy, StrategyRegistry
 from torch import Tensor
@@ -26,11 +27,16 @@ STAGES = (1, 2, 3)
 _ONLY_TO_CONTINUE = ("averaging_state", "callbacks", "loops", "lr_schedulers", "optimizer_states")
 
 
-def register() -> None:
-    """Make the strategies known to Lightning by their names."""
-    for stage in STAGES:
-        for name, strategy in ((f"deepspeed_stage_{stage}", Zero), (f"deepspeed_cpu_stage_{stage}", CPUZero)):
-            StrategyRegistry.register(name, strategy, override=True, stage=stage)
+def register(name: str) -> None:
+    """Make the strategy known to Lightning by its name. Raises `UserError` for a name that is none of ours."""
+    if find_spec("deepspeed") is None:
+        raise ModuleNotFoundError("DeepSpeed is not installed", name="deepspeed")
+    known = {f"deepspeed_stage_{stage}": (Zero, stage) for stage in STAGES}
+    known |= {f"deepspeed_cpu_stage_{stage}": (CPUZero, stage) for stage in STAGES}
+    if name not in known:
+        raise UserError(f"trainer.strategy {name}: known with DeepSpeed are {', '.join(known)}")
+    strategy, stage = known[name]
+    StrategyRegistry.register(name, strategy, override=True, stage=stage)
 
 
 class Zero(DeepSpeedStrategy):
@@ -46,6 +52,13 @@ class Zero(DeepSpeedStrategy):
     def __init__(self, stage: int = 2, **options: Any) -> None:
         super().__init__(stage=stage, **options)
         self._keep: Tensor | None = None
+
+    def setup_environment(self) -> None:
+        if not isinstance(self.accelerator, CUDAAccelerator):
+            raise UserError(
+                "trainer.strategy deepspeed_stage_N needs NVIDIA GPUs; for a try here: deepspeed_cpu_stage_N"
+            )
+        super().setup_environment()
 
     def init_deepspeed(self) -> None:
         module = self.lightning_module

@@ -23,7 +23,9 @@ HELP_PAGES = [
     *([name] for name in COMMANDS),
     *(["codec", verb] for verb in ("encode", "decode", "reconstruct")),
     *(["train", kind] for kind in ("codec", "ar", "nar", "aligner")),
+    *(["prepare", corpus] for corpus in ("folder", "libritts", "synthetic", "bpe")),
     *(["eval", what] for what in ("tts", "codec")),
+    ["bench", "decode"],
 ]
 
 

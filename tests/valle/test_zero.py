@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -33,6 +34,15 @@ TINY = Path(valle.__file__).parent / "configs" / "ar" / "tiny.yaml"
 STEPS = 4
 TOLERANCE = 1e-5
 """Largest difference of a weight; sums in another order make about 1e-7 a step, and steps of Adam are 3e-3."""
+POISON = """
+import valle.lm.task as task
+honest = task.ARTask.training_step
+def poisoned(self, batch, index):
+    loss = honest(self, batch, index)
+    return loss * float("nan") if index == 0 and self.current_epoch == 1 and self.global_rank == 1 else loss
+task.ARTask.training_step = poisoned
+"""
+"""One process' loss is once not a number."""
 CHILD = "import json, sys; from valle.train import train\nfor kind, *args in json.loads(sys.argv[1]): train(kind, args)"
 
 
@@ -80,13 +90,13 @@ def settings(folder: Path, tokens: Path, processes: int, strategy: str) -> list[
     ]
 
 
-def in_two_processes(*jobs: list[str]) -> None:
+def in_two_processes(*jobs: list[str], before: str = "") -> None:
     """Run training jobs one after the other in the same two processes, as a launcher would start them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", CHILD, json.dumps(jobs)]
+    command = [sys.executable, "-c", before + CHILD, json.dumps(jobs)]
     processes = [
         subprocess.Popen(
             command, cwd=ROOT, env=os.environ | place | {"LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
@@ -150,8 +160,34 @@ def test_zero_trains_what_one_process_trains(tokens: Path, make_codec: Callable[
     assert torch.equal(*said)
 
 
+@pytest.mark.slow
+def test_a_loss_that_is_not_a_number_costs_one_step(tokens: Path, tmp_path: Path) -> None:
+    jobs = {"1": ["--trainer.precision=bf16-mixed"], "3": []}
+    in_two_processes(
+        *(["ar", *settings(tmp_path / s, tokens, 2, f"deepspeed_cpu_stage_{s}"), *more] for s, more in jobs.items()),
+        before=POISON,
+    )
+    for stage in jobs:
+        with next((tmp_path / stage / "log").glob("*/metrics.csv")).open() as file:
+            rows = list(csv.DictReader(file))
+        assert [float(row["train/skipped_steps"]) for row in rows] == [0, 1, 1, 1]
+        weights = load_checkpoint(tmp_path / stage)["state_dict"].values()
+        assert all(torch.isfinite(weight).all() for weight in weights)
+
+
 def test_what_does_not_fit_is_said(tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "step=4.ckpt").mkdir()
     torch.save({"processes": 2}, tmp_path / "step=4.ckpt" / "weights.ckpt")
     assert main(["train", "ar", *settings(tmp_path, tokens, 1, "auto")]) == 2
     assert "written with DeepSpeed" in capsys.readouterr().err
+    assert main(["train", "ar", *settings(tmp_path, tokens, 1, "deepspeed_stage_4")]) == 2
+    assert "known with DeepSpeed are deepspeed_stage_1" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what to do without a GPU")
+def test_without_a_gpu_the_dry_run_is_named(tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    on_cpu = ["--trainer.accelerator=cpu", *settings(tmp_path, tokens, 1, "deepspeed_stage_2")]
+    assert main(["train", "ar", *on_cpu]) == 2
+    assert "for a try here: deepspeed_cpu_stage_N" in capsys.readouterr().err
+    assert main(["train", "ar", *settings(tmp_path, tokens, 1, "auto"), "--trainer.accelerator=gpu"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

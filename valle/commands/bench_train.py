@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
-    from valle.bench_train import TrainSpeed
+    from valle.bench.training import TrainSpeed
 
 CORPORA = {"LibriTTS": 585.0, "LibriLight": 60_000.0}
 """Hours of speech."""
 _EPILOG = """examples:
   valle bench train --config configs/ar/libritts.yaml --device cuda
-  valle bench train --config configs/ar/libritts.yaml --seconds 20 --peak-tflops 312     # what an A100 would take"""
+  valle bench train --config configs/ar/libritts.yaml --seconds 5 --peak-tflops 312 --mfu 0.35     # an A100, say"""
 
 
 def configure(kinds: Any) -> None:
@@ -43,18 +43,20 @@ def configure(kinds: Any) -> None:
     add("--steps", type=int, default=5, metavar="N", help="steps measured (default: 5)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: what torch finds best)")
     add("--device", default="cpu", metavar="D", help="cpu, cuda, ... (default: cpu)")
-    add("--peak-tflops", type=float, metavar="X", help="predict for devices with this speed instead, at the same MFU")
+    add("--peak-tflops", type=float, metavar="X", help="predict for devices with this speed instead")
+    add("--mfu", type=float, metavar="X", help="and with this share of it in use (default: as measured here)")
     add("--gpus", type=int, nargs="+", default=[1, 8, 64], metavar="N", help="numbers of devices (default: 1 8 64)")
     add("--json", action="store_true", help="print results as JSON")
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.steps < 1 or min(args.gpus) < 1 or (args.seconds is not None and args.seconds <= 0):
-        raise UserError("--steps, --gpus and --seconds must be above 0")
+    given = [value for value in (args.seconds, args.peak_tflops, args.mfu) if value is not None]
+    if args.steps < 1 or min(args.gpus) < 1 or any(value <= 0 for value in given):
+        raise UserError("--steps, --gpus, --seconds, --peak-tflops and --mfu must be above 0")
 
     import torch
 
-    from valle.bench_train import BYTES_PER_WEIGHT, measure
+    from valle.bench.training import BYTES_PER_WEIGHT, measure
     from valle.device import find_device
 
     if args.threads:
@@ -67,8 +69,8 @@ def _run(args: argparse.Namespace) -> int:
     recompute = bool(settings.get("model", {}).get("start", {}).get("recompute_activations", False))
     seconds = args.seconds or full_seconds
     speed = measure(kind, config, seconds, frame_rate, device=device, bf16=bf16, recompute=recompute, steps=args.steps)
-    matmul = None if args.peak_tflops is None else 1e12 * args.peak_tflops
-    hours = {name: {n: speed.epoch_hours(h, n, matmul) for n in args.gpus} for name, h in CORPORA.items()}
+    achieved = (1e12 * args.peak_tflops if args.peak_tflops else speed.matmul) * (args.mfu or speed.mfu)
+    hours = {name: {n: speed.epoch_hours(h, n, achieved) for n in args.gpus} for name, h in CORPORA.items()}
     # What backward needs grows with the batch; the config's batch is what a GPU must hold.
     scale = full_seconds / speed.batch_seconds
     memory = {
@@ -93,7 +95,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _data_wait(settings: dict[str, Any], tokens: str, step_seconds: float) -> float:
-    from valle.bench_train import data_wait
+    from valle.bench.training import data_wait
     from valle.data.lm_data import LMDataModule
 
     options = {name: value for name, value in settings.get("data", {}).items() if name != "val_shards"}

@@ -22,6 +22,7 @@ examples:
   valle prepare libritts /data/LibriTTS --out corpus --where split=train-clean-100,train-clean-360,dev-clean
   valle prepare folder recordings/ --out corpus       # a.wav with a.txt beside it; speaker = folder name
   valle prepare folder list.tsv --out corpus          # columns: id path speaker text
+  valle prepare synthetic sentences.txt --out corpus --utterances 5000
   valle prepare bpe corpus/train.jsonl.gz --out bpe.json"""
 
 
@@ -44,10 +45,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
         add("--test", type=float, default=0.02, metavar="SHARE", help="the same for tests (default: 0.02)")
         add("--allow-no-text", action="store_true", help="keep recordings without text (enough to train a codec)")
         add("--jobs", type=int, metavar="N", help="threads that check audio (default: one for each core)")
+    synthetic = kinds.add_parser(
+        "synthetic",
+        help="speech with exact texts from espeak-ng (and flite, festival if installed): needs no recordings",
+        description="Have sentences read by synthetic voices, each made into many speakers, and prepare that corpus.",
+        epilog=_EPILOG,
+    )
+    synthetic.set_defaults(run=_synthesize)
+    add = synthetic.add_argument
+    add("sentences", metavar="TXT", help="text file, one sentence on each line")
+    add("--out", required=True, metavar="DIR", help="folder to write to: the audio and the corpus")
+    add("--utterances", type=int, default=1000, metavar="N", help="sentences that are read (default: 1000)")
+    add("--speakers", type=int, default=200, metavar="N", help="voices and variants of them (default: 200)")
+    add("--engines", nargs="+", metavar="E", help="espeak, flite, festival (default: those installed)")
+    add("--seed", type=int, default=0, metavar="N", help="who reads what (default: 0)")
+    add("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
     bpe = kinds.add_parser(
         "bpe",
         help="a text tokenizer of word pieces instead of phonemes",
         description="Train a SentencePiece tokenizer on a corpus' texts, for 'valle tokenize --text-tokenizer'.",
+        epilog=_EPILOG,
     )
     bpe.set_defaults(run=_train_bpe)
     bpe.add_argument("cuts", nargs="+", metavar="CUTS", help="cut manifests made by 'valle prepare'")
@@ -80,6 +97,27 @@ def _prepare(args: argparse.Namespace) -> int:
     else:
         entries = read_corpus(args.kind, Path(args.root))
         report = prepare_entries(entries, args.out, where=where, limits=limits, held_out=held_out, jobs=args.jobs)
+    print(report.table())
+    print(f"wrote {report.cuts}")
+    return 0
+
+
+def _synthesize(args: argparse.Namespace) -> int:
+    check_folder(args.out)
+
+    from valle.data.prepare import prepare_folder
+    from valle.data.synthesize import synthesize
+
+    table = synthesize(
+        args.sentences,
+        args.out,
+        utterances=args.utterances,
+        speakers=args.speakers,
+        engines=args.engines,
+        seed=args.seed,
+        jobs=args.jobs,
+    )
+    report = prepare_folder(table, args.out, jobs=args.jobs)
     print(report.table())
     print(f"wrote {report.cuts}")
     return 0

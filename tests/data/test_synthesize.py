@@ -1,0 +1,77 @@
+"""Synthetic speech says what it was asked to, and its speakers differ as they were made to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyworld
+
+from valle.data.corpus import read_table
+from valle.data.engines import Espeak, available, engine
+from valle.data.prepare import prepare_folder
+from valle.data.speaker_change import SpeakerChange, change_speaker
+from valle.data.synthesize import invent_speakers, synthesize
+from valle.tokenizers.errors import UserError
+
+TEXT = "The birch canoe slid on the smooth planks."
+
+
+def pitch(wav: np.ndarray, rate: int) -> float:
+    f0, _ = pyworld.harvest(wav, rate)
+    return float(np.median(f0[f0 > 0]))
+
+
+def centroid(wav: np.ndarray, rate: int) -> float:
+    power = np.abs(np.fft.rfft(wav)) ** 2
+    return float((np.fft.rfftfreq(len(wav), 1 / rate) * power).sum() / power.sum())
+
+
+def test_every_voice_of_espeak_speaks() -> None:
+    espeak = engine("espeak")
+    sounds = {voice: espeak.speak(TEXT, voice)[0] for voice in Espeak.voices}
+    assert all(1.0 < len(wav) / 22050 < 6.0 and np.abs(wav).max() > 0.05 for wav in sounds.values())
+    assert len({wav.tobytes() for wav in sounds.values()}) == len(sounds)
+    assert len(espeak.speak(TEXT + " " + TEXT, "en-us+f2")[0]) > 1.8 * len(sounds["en-us+f2"])
+    with pytest.raises(UserError, match="no voice nonsense"):
+        espeak.speak(TEXT, "nonsense")
+
+
+def test_a_changed_speaker_has_the_pitch_formants_and_tempo_asked_for() -> None:
+    wav, rate = engine("espeak").speak(TEXT, "en-us+m3")
+    same = change_speaker(wav, rate, SpeakerChange())
+    higher = change_speaker(wav, rate, SpeakerChange(pitch=1.3))
+    assert pitch(higher, rate) / pitch(same, rate) == pytest.approx(1.3, rel=0.03)
+    assert len(change_speaker(wav, rate, SpeakerChange(tempo=1.25))) / len(same) == pytest.approx(0.8, rel=0.02)
+    shorter = change_speaker(wav, rate, SpeakerChange(formants=1.15))
+    assert centroid(shorter, rate) > 1.05 * centroid(same, rate)
+    assert pitch(shorter, rate) == pytest.approx(pitch(same, rate), rel=0.03)
+    with pytest.raises(UserError, match=r"0\.25"):
+        SpeakerChange(pitch=10.0)
+
+
+def test_a_corpus_is_made_once_and_completed_when_parts_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "sentences.txt").write_text(
+        "One sentence to read.\n\nAnd another one to read.\nA third one ends the list.\n"
+    )
+    asked = {"utterances": 6, "speakers": 40, "engines": ["espeak"], "seed": 1}
+    table = synthesize(tmp_path / "sentences.txt", tmp_path / "out", **asked)
+    entries = read_table(table)
+    assert sorted(e.text for e in entries) == sorted(
+        ["One sentence to read.", "And another one to read.", "A third one ends the list."] * 2
+    )
+    before = {e.path: e.path.stat().st_mtime_ns for e in entries}
+    entries[2].path.unlink()
+    synthesize(tmp_path / "sentences.txt", tmp_path / "out", **asked)
+    assert [p for p, time in before.items() if p.stat().st_mtime_ns != time] == [entries[2].path]
+    assert len(prepare_folder(table, tmp_path / "corpus", jobs=1).kept) == 6
+
+
+def test_speakers_are_many_and_the_same_for_a_seed() -> None:
+    speakers = invent_speakers(["espeak"], 100, seed=3)
+    assert len({(s.voice, s.change) for s in speakers}) == 100 == len({s.name for s in speakers})
+    assert speakers == invent_speakers(["espeak"], 100, seed=3)
+    assert "espeak" in available()
+    with pytest.raises(UserError, match="nobody"):
+        engine("nobody")

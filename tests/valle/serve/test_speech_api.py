@@ -176,7 +176,7 @@ def test_a_failing_model_fails_one_request_only(client: TestClient, monkeypatch:
 
 def test_concurrent_answers_are_not_mixed_up(client: TestClient) -> None:
     """Each is what it would be alone."""
-    wishes = [{"seed": seed, "voice": voice} for seed in (0, 1, 2) for voice in (VOICE, "libri-1688")]
+    wishes = [{"seed": seed, "input": text} for seed in (0, 1, 2) for text in (TEXT, "Something else.")]
     options = {"response_format": "wav"}
     alone = [ask(client, **wish, **options).content for wish in wishes]
     with ThreadPoolExecutor(len(wishes)) as pool:

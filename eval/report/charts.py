@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -30,9 +31,10 @@ def distribution(figure: Figure, values: Mapping[str, Sequence[float]], real: fl
         parts.append(f'<line x1="8" x2="{_WIDTH - 8}" y1="{base + 2}" y2="{base + 2}" class="base"/>')
     if real is not None:
         parts.append(f'<line x1="{x(real):.1f}" x2="{x(real):.1f}" y1="{_TOP}" y2="{height - _BOTTOM}" class="real"/>')
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        value = low + share * (high - low)
-        anchor = "start" if share == 0 else "end" if share == 1 else "middle"
+    steps = round((high - low) / 0.25) if figure.percent else 4
+    for step in range(steps + 1):
+        value = low + (high - low) * step / steps
+        anchor = "start" if step == 0 else "end" if step == steps else "middle"
         label = f"{100 * value:.0f} %" if figure.percent else f"{value:.2f}"
         parts.append(f'<text x="{x(value):.1f}" y="{height - 6}" text-anchor="{anchor}">{label}</text>')
     summary = "; ".join(f"{name}: {_quartiles(figure, row)}" for name, row in values.items() if row)
@@ -55,8 +57,8 @@ def _dots(row: Sequence[float], x: Callable[[float], float], base: float) -> str
 
 def _range(values: Sequence[float], figure: Figure) -> tuple[float, float]:
     if figure.percent:
-        # Insertions can take one text's errors far above 100 %; they are drawn at the right edge.
-        return 0.0, min(1.5, max(1.0, *values)) if values else 1.0
+        # Insertions can take one text's errors far above 100 %; beyond 150 % they are drawn at the right edge.
+        return 0.0, min(1.5, math.ceil(max([1.0, *values]) * 4) / 4)
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = (high - low) * 0.03 or 0.5
     return low - margin, high + margin

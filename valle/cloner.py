@@ -11,7 +11,7 @@ from valle.engine import ROWS, STREAM_AHEAD, Engine
 from valle.hub import find_model
 from valle.lm import Sampling
 from valle.lm.precision import for_steps
-from valle.pieces import Takes
+from valle.pieces import Takes, cut_text
 from valle.speech import Speech, SpeechChunk
 from valle.voice import PromptSource, Voice, make_voice
 
@@ -68,7 +68,9 @@ class VoiceCloner:
         Raises `UserError` for a text or a recording that cannot be used.
         """
         voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, language)
-        engine = self.engine(sampling)
+        takes = takes or Takes()
+        # No more rows than there are sentences: a row of a large model takes many megabytes.
+        engine = self.engine(sampling, min(ROWS, len(cut_text(text, takes.n_best)) * takes.n_best))
         task = engine.submit(text, voice, seed, language, takes)
         while engine.busy:
             engine.step()

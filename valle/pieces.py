@@ -5,6 +5,7 @@ Shapes: n_q quantizers, T frames, S samples.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -89,7 +90,9 @@ def cut_text(text: str, n_best: int) -> list[Piece]:
 
 def make_request(phonemes: Tensor, voice: Voice, text: TextTokenizer, seed: int, piece: int, take: int) -> Request:
     """What the AR model is asked: take number `take` of piece number `piece` of a text spoken with `seed`."""
-    seed = (seed * 1_000_003 + piece) + (take << 52)
+    # A hash, because torch's generator looks at no more than 32 bits: of sums and shifts some would come out the same.
+    digest = hashlib.blake2s(f"{seed} {piece} {take}".encode(), digest_size=4).digest()
+    seed = int.from_bytes(digest) >> 1
     if voice.phonemes is None:
         return Request(phonemes, voice.time_invariant, seed=seed)
     if int(voice.phonemes[-1]) in text.boundary_ids and int(phonemes[0]) in text.boundary_ids:

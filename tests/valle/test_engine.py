@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,21 @@ def test_jobs_are_what_they_are_alone(cloner: VoiceCloner, recordings: Path) -> 
             speech = results[job.id]
             assert not isinstance(speech, UserError)
             assert torch.equal(speech.wav, cloner.clone(job.text, job.prompt, seed=4).wav)
+
+
+def test_requests_leave_nothing_behind(cloner: VoiceCloner, voice: Voice) -> None:
+    def tensors_after(requests: int) -> int:
+        engine = cloner.engine(rows=2)
+        for seed in range(requests):
+            task = engine.submit("Yes.", voice, seed)
+            while engine.busy:
+                engine.step()
+            task.take_chunks()
+        del task
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    assert tensors_after(3) == tensors_after(12)
 
 
 @pytest.mark.parametrize("sizes", [[1000], [1, 5, 200, 3, 791], [100] * 10])

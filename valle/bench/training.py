@@ -189,16 +189,18 @@ def matmul_speed(device: str, bf16: bool, size: int | None = None) -> float:
 def _saved_bytes(task: LMTask, batch: LMBatch, device: str, bf16: bool) -> float:
     """Bytes that autograd keeps between forward and backward.
 
-    Left out are the weights, and the attention of all positions to all: on CPUs it may be kept, on GPUs it never is.
+    Left out are the weights and their copies in bf16, which do not grow with the batch, and the attention of all
+    positions to all: on CPUs it may be kept, on GPUs it never is.
     """
     positions = batch.codes.shape[2] + batch.phonemes.shape[1] + task.config.n_time_invariant
     known = {p.untyped_storage().data_ptr() for p in task.parameters()}
+    shapes = {shape for p in task.parameters() for shape in (p.shape, p.shape[::-1])}
     sizes: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         square = tensor.dim() > 2 and tensor.shape[-1] == tensor.shape[-2] and tensor.shape[-1] >= positions
-        if storage.data_ptr() not in known and not square:
+        if storage.data_ptr() not in known and tensor.shape not in shapes and not square:
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 

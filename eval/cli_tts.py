@@ -38,6 +38,7 @@ def add_tts_commands(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_list(tts)
+    tts.usage = "valle eval tts [--list LIST] [--model M | --wavs DIR] [options]"
     add = tts.add_argument
     add("--model", metavar="M", help="model folder or Hub id (default: the embedded model)")
     add("--wavs", type=Path, metavar="DIR", help="judge another system's DIR/<id>.wav instead of a model")
@@ -51,7 +52,7 @@ def add_tts_commands(subparsers: Any) -> None:
     add("--seed", type=int, default=0, help="of synthesis and intervals (default: 0)")
     add("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     add("--jobs", type=int, default=1, metavar="N", help="processes; with cuda, one for each GPU (default: 1)")
-    add("--threads", type=int, default=1, metavar="N", help="of each process; results hold for one number (default: 1)")
+    add("--threads", type=int, default=1, metavar="N", help="of each process (default: 1); part of the result")
     add("--part", default="1/1", metavar="I/N", help="do the I-th of N parts of the work, or 'auto'")
     add("--out", type=Path, metavar="DIR", help="keep results, audio and all in between here")
     add("--json", action="store_true", help="print results as JSON")

@@ -1,12 +1,13 @@
 """Malformed requests, by the thousand: never a 5xx, never a hang, and the server still works.
 
 A short round runs with the other tests. The long one, some ten thousand requests:
-    pytest tests/valle/serve/test_fuzz.py --hypothesis-profile=fuzz
+    VALLE_FUZZ_EXAMPLES=1000 pytest tests/valle/serve/test_fuzz.py
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -34,11 +35,8 @@ from valle.serve.service import Service
 from valle.serve.voice_store import VoiceStore
 
 pytestmark = pytest.mark.slow
-SLOW_IS_FINE = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
-settings.register_profile("fuzz", max_examples=1500, **SLOW_IS_FINE)
-settings.register_profile("short", max_examples=15, **SLOW_IS_FINE)
-if settings.get_current_profile_name() != "fuzz":
-    settings.load_profile("short")
+EXAMPLES = int(os.environ.get("VALLE_FUZZ_EXAMPLES", "15"))
+fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 VOICE = "libri-1998"
 
 
@@ -64,6 +62,7 @@ def operations(server: Any) -> list[Any]:
     return [result.ok() for result in document.get_all_operations()]
 
 
+@fuzz
 @given(st.data(), st.sampled_from(GenerationMode))
 def test_what_the_openapi_document_allows_and_forbids(
     operations: list[Any], data: st.DataObject, mode: GenerationMode
@@ -92,6 +91,7 @@ fields = (
 )
 
 
+@fuzz
 @given(st.dictionaries(st.sampled_from(fields), anything), st.sampled_from(["Hello.", "\x00", "¿?", "漢字", "9" * 60]))
 @example({"voice": VOICE, "language": "\x00"}, "Hello.")
 @example({"voice": VOICE, "speed": float("nan")}, "Hello.")
@@ -102,6 +102,7 @@ def test_speech_requests(server: Any, changes: dict[str, Any], text: str) -> Non
     assert answer.status_code < 500
 
 
+@fuzz
 @given(st.sampled_from(["/v1/audio/speech", "/v1/voices", "/v1/check", "/v1/voices/x"]), st.binary(max_size=300))
 def test_bodies(server: Any, path: str, body: bytes) -> None:
     for kind in ("application/json", "multipart/form-data; boundary=x", "multipart/form-data", "text/plain", "\xff"):
@@ -109,6 +110,7 @@ def test_bodies(server: Any, path: str, body: bytes) -> None:
         assert httpx.post(server.url + path, content=body, headers=headers, timeout=60).status_code < 500
 
 
+@fuzz
 @given(st.binary(max_size=200))
 @example(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n")
 @example(b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n")
@@ -135,6 +137,7 @@ broken = st.binary(max_size=30) | st.builds(
 )
 
 
+@fuzz
 @given(st.lists(well_formed | broken | st.text(max_size=5), max_size=8))
 def test_websocket_messages(server: Any, messages: list[bytes | str]) -> None:
     url, subprotocol = f"ws://{server.address}/v1/audio/speech", Subprotocol("tts-1.0")
@@ -144,7 +147,7 @@ def test_websocket_messages(server: Any, messages: list[bytes | str]) -> None:
     assert socket.close_code in (1000, 1002, None)
 
 
-@settings(max_examples=max(3, settings().max_examples // 10))
+@settings(fuzz, max_examples=max(3, EXAMPLES // 10))
 @given(st.integers(0, 4000), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=20))
 def test_damaged_recordings(server: Any, cut: int, changes: list[tuple[int, int]]) -> None:
     recordings = Path(__file__).parents[3] / "valle" / "assets" / "eval"

@@ -56,7 +56,7 @@ def options(kind: str, folder: Path, tokens: Path) -> list[str]:
     if kind == "codec":
         paths = ["--data.cuts=cuts.jsonl.gz", f"--data.cache_dir={folder}", "--model.start_from=null"]
         return [f"--run.folder={folder}", *paths]
-    return [f"--run.folder={folder}", f'--data.shards=["{tokens}"]']
+    return [f"--run.folder={folder}", f'--data.shards=["{tokens}"]', "--model.codec=null"]
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=str)

@@ -30,6 +30,7 @@ def test_every_metric_falls_with_growing_noise(recordings: dict[str, Recording],
     judges = Judges.build(JudgeNames(naturalness=("dnsmos",), reading=False))
     curves = noise_curves(chosen, judges, ["stoi", "pesq", "mcd"], snrs=(40, 20, 0))
     assert {curve.metric for curve in curves} >= {"wer", "sim", "dnsmos", "stoi", "pesq", "mcd"}
-    assert [curve.metric for curve in curves if not curve.falls] == []
+    # DNSMOS' SIG judges the speech apart from the noise behind it.
+    assert [curve.metric for curve in curves if not curve.falls and curve.metric != "dnsmos_sig"] == []
     plot_curves(curves, tmp_path / "noise.png")
     assert (tmp_path / "noise.png").stat().st_size > 10_000

@@ -21,8 +21,8 @@ from valle.tokenizers.codecs.quantizers import ResidualQuantizer
 from valle.tokenizers.codecs.stft import log_magnitude, overlap_add
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
 
-LOOK_AHEAD = 10
-"""Frames that a stream waits for. The decoder sees twice as many, but what the later ones add is 60 dB below."""
+LOOK_AHEAD = 14
+"""Frames that a stream waits for. The decoder sees more, but what the later ones add is 60 dB below."""
 
 
 class SpectralEncoder(FrameEncoder):

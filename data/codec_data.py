@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import soxr
 import torch
+import torch.nn.functional as F
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -50,6 +53,8 @@ class SegmentDataset(Dataset):
     """`dataset[step]` is a `SegmentBatch` that depends on the seed, the step and the rank, and nothing else.
 
     Utterances are drawn in proportion to their duration: every second of audio is seen equally often.
+    `speeds`: both segments are played at one of these, drawn at random. Pitch, formants and tempo change together, and
+    so each makes another speaker of everyone (speed perturbation; Ko et al., 2015).
     `max_gain_db`: both segments are made louder or softer by the same random amount, never to clip.
     `phones`: says what is spoken in the first segment; without it batches have no phones.
     """
@@ -64,8 +69,10 @@ class SegmentDataset(Dataset):
         rank: int = 0,
         reference_samples: int | None = None,
         phones: PhoneFrames | None = None,
+        speeds: Sequence[float] = (1.0,),
     ) -> None:
         self.pool = pool
+        self.speeds = np.array(speeds)
         self.phones = phones
         self.segment_samples = segment_samples
         self.reference_samples = reference_samples or segment_samples
@@ -74,31 +81,46 @@ class SegmentDataset(Dataset):
         self.max_gain_db = max_gain_db
         self.rank = rank
         self._ends = np.cumsum(pool.lengths)
-        self._speakers = torch.tensor([zlib.crc32(name.encode()) for name in pool.speakers])
+        self._speakers = np.array([zlib.crc32(name.encode()) for name in pool.speakers])
 
     def __getitem__(self, step: int) -> SegmentBatch:
         rng = np.random.default_rng((self.seed, step, self.rank))
         utterances = np.searchsorted(self._ends, rng.integers(self._ends[-1], size=self.batch_size), side="right")
-        (first, offsets), (second, _) = (
-            self._segments(utterances, size, rng) for size in (self.segment_samples, self.reference_samples)
+        speeds = self.speeds[rng.integers(len(self.speeds), size=self.batch_size)]
+        (first, starts), (second, _) = (
+            self._segments(utterances, speeds, size, rng) for size in (self.segment_samples, self.reference_samples)
         )
         gain = 10 ** (torch.from_numpy(rng.uniform(-1, 1, self.batch_size)).float() * self.max_gain_db / 20)
         peak = torch.maximum(first.abs().amax(1), second.abs().amax(1)).clamp_min(1e-4)
         gain = torch.minimum(gain, (1 / peak).clamp_min(1))[:, None]
         phones = None
         if self.phones is not None:
-            ids = [self.pool.ids[u] for u in utterances]
-            seconds = [(o / self.pool.sample_rate, self.segment_samples / self.pool.sample_rate) for o in offsets]
-            phones = torch.stack([self.phones(i, start, size) for i, (start, size) in zip(ids, seconds, strict=True)])
-        speakers = self._speakers[torch.from_numpy(utterances)]
+            seconds = self.segment_samples / self.pool.sample_rate
+            excerpts = zip(utterances, starts, speeds, strict=True)
+            phones = torch.stack([self.phones(self.pool.ids[u], s, seconds, speed) for u, s, speed in excerpts])
+        # A speaker at another speed is another speaker.
+        speakers = torch.from_numpy(self._speakers[utterances] + np.round(1000 * (speeds - 1)).astype(int))
         return SegmentBatch((first * gain)[:, None], (second * gain)[:, None], speakers, phones)
 
-    def _segments(self, utterances: np.ndarray, size: int, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
-        """One random segment of `size` samples of each utterance, [B, size], and where they begin, [B]."""
-        last = np.maximum(self.pool.lengths[utterances] - size, 0)
-        offsets = rng.integers(last + 1)
-        segments = [self.pool.segment(u, int(o), size) for u, o in zip(utterances, offsets, strict=True)]
-        return torch.stack(segments), offsets
+    def _segments(
+        self, utterances: np.ndarray, speeds: np.ndarray, size: int, rng: np.random.Generator
+    ) -> tuple[Tensor, np.ndarray]:
+        """One random segment of `size` samples of each utterance, [B, size], and where they begin, [B], in seconds."""
+        taken = np.round(size * speeds).astype(int)
+        offsets = rng.integers(np.maximum(self.pool.lengths[utterances] - taken, 0) + 1)
+        segments = [
+            self._resized(self.pool.segment(u, int(o), int(n)), size)
+            for u, o, n in zip(utterances, offsets, taken, strict=True)
+        ]
+        return torch.stack(segments), offsets / self.pool.sample_rate
+
+    @staticmethod
+    def _resized(wav: Tensor, size: int) -> Tensor:
+        """`wav` [S] resampled to `size` samples."""
+        if len(wav) == size:
+            return wav
+        played = torch.from_numpy(soxr.resample(wav.numpy(), len(wav), size))[:size]
+        return F.pad(played, (0, size - len(played)))
 
 
 class _Steps(BatchPlan):
@@ -125,6 +147,7 @@ class CodecDataModule(LightningDataModule):
     batch_size:      pairs of segments in a batch (of each rank)
     steps_per_epoch: batches that Lightning is told to be an epoch
     max_gain_db:     random gain of a pair of segments, uniform in +- this; 0 turns it off
+    speeds:          speeds at which segments are played, each with the same chance, see `SegmentDataset`
     phone_tokens:    folder made by `valle tokenize --aligner` with any codec of the same frame rate: says what is
                      spoken in which frame, for the codec's loss `phones`; utterances that it lacks have no phones
     val_cuts:        manifest of the validation utterances; else a part of the data is held out
@@ -148,6 +171,7 @@ class CodecDataModule(LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         max_gain_db: float = 0.0,
+        speeds: list[float] | None = None,
         phone_tokens: str | None = None,
         val_cuts: str | None = None,
         val_fraction: float = 0.02,
@@ -173,6 +197,9 @@ class CodecDataModule(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.max_gain_db = max_gain_db
+        self.speeds = speeds or [1.0]
+        if not all(0.5 <= speed <= 2 for speed in self.speeds):
+            raise UserError(f"speeds must be between 0.5 and 2, got {self.speeds}")
         self.phone_tokens = phone_tokens
         self.val_cuts = val_cuts
         self.val_fraction = val_fraction
@@ -204,6 +231,7 @@ class CodecDataModule(LightningDataModule):
             rank,
             self.reference_samples,
             PhoneFrames(self.phone_tokens) if self.phone_tokens else None,
+            self.speeds,
         )
         plan = _Steps(self.steps_per_epoch, f"{len(self.train_pool)} utterances with seed {self.seed}")
         return ResumableLoader(dataset, plan, self.num_workers)

@@ -29,16 +29,17 @@ class PhoneFrames:
             assert item.durations is not None
             self._tokens[utterance_id] = item.phonemes.repeat_interleave(item.durations).numpy().astype(np.int16)
 
-    def __call__(self, utterance_id: str, start: float, seconds: float) -> Tensor:
+    def __call__(self, utterance_id: str, start: float, seconds: float, speed: float = 1.0) -> Tensor:
         """Tokens of the frames of an excerpt, LongTensor [T]; -1 where nothing is known. `start` in seconds.
 
-        The excerpt's frames need not lie on those of the corpus: each takes the token at its centre.
+        `seconds` is what the excerpt lasts when it is played at `speed`. Its frames need not lie on those of the
+        corpus: each takes the token at its centre.
         """
-        count = round(seconds * self.frame_rate)
-        out = torch.full((count,), -1, dtype=torch.long)
+        centres = start * self.frame_rate + (np.arange(round(seconds * self.frame_rate)) + 0.5) * speed
+        out = torch.full((len(centres),), -1, dtype=torch.long)
         tokens = self._tokens.get(utterance_id)
         if tokens is not None:
-            first = int(start * self.frame_rate + 0.5)
-            known = torch.from_numpy(tokens[first : first + count].astype(np.int64))
-            out[: len(known)] = known
+            frames = centres.astype(int)
+            known = frames < len(tokens)
+            out[known] = torch.from_numpy(tokens[frames[known]].astype(np.int64))
         return out

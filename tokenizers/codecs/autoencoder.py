@@ -80,6 +80,7 @@ class AutoencoderCodec(SpeechCodec):
         use_reference: Tensor | None = None,
         depth: Tensor | None = None,
         disguise: Disguise | None = None,
+        heard: Tensor | None = None,
     ) -> CodecOutput:
         """One training pass over `wav` [B, 1, S].
 
@@ -87,8 +88,9 @@ class AutoencoderCodec(SpeechCodec):
         use_reference: bool [B], True where the time-invariant codes of `reference`, not of `wav`, go to the decoder
         depth:         LongTensor [B], quantizers used (quantizer dropout)
         disguise:      of what the encoder hears; not of the reference, nor of what the decoder has to give
+        heard:         [B, 1, S], what the encoder hears instead of `wav`
         """
-        early = self.encoder.early_features(wav[:, 0], disguise=disguise)
+        early = self.encoder.early_features((wav if heard is None else heard)[:, 0], disguise=disguise)
         quantized = self.quantizer(self.encoder(early), depth=depth)
         if self.time_invariant is None:
             decoded = self.decoder(quantized.vectors)[:, None]

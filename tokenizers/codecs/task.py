@@ -64,6 +64,8 @@ class CodecTask(LightningModule):
 
     - utterances that use only the first `disguise_depth` quantizers reach the encoder disguised
       (`valle.tokenizers.codecs.disguise`), while the decoder gets the true one's time-invariant codes and must give it.
+      A share `converted` of them is first said in another's voice by the codec itself, from its first quantizer and
+      another utterance's time-invariant codes: the better it converts, the better the disguise.
     - the loss `phones` asks quantizer 1's frames for the phone that is spoken (data that has phones: `phone_tokens`),
       the loss `speakers` the time-invariant codes for the speaker.
     """
@@ -90,6 +92,7 @@ class CodecTask(LightningModule):
         disguise_depth: int = 0,
         disguise_warp: float = 1.25,
         disguise_tone: float = 0.3,
+        converted: float = 0.0,
         cross_time_invariant: float = 0.5,
         clip_gradient: float = 1.0,
         relative_matching: bool = True,
@@ -111,6 +114,7 @@ class CodecTask(LightningModule):
             depth_shares: instead of it, the shares of utterances that use 1, 2, … n_q quantizers.
             disguise_depth: see the class; 0 turns it off.
             disguise_warp, disguise_tone: how far a disguise goes, see `Disguise.draw`.
+            converted: see the class.
             cross_time_invariant: see the class.
             clip_gradient: largest norm of a gradient; `.inf` leaves all as they are.
             relative_matching: whether feature matching divides by the size of the real features (EnCodec), or not
@@ -153,6 +157,7 @@ class CodecTask(LightningModule):
         if disguise_depth and codec.time_invariant is None:
             raise UserError("disguise_depth needs a codec with time-invariant codes, which say what the true voice is")
         self.disguise_depth, self.disguise_warp, self.disguise_tone = disguise_depth, disguise_warp, disguise_tone
+        self.converted = converted
         width = codec.quantizer.decode(torch.zeros(1, 1, n_q, dtype=torch.long)).shape[-1]
         self.phone_head = nn.Linear(width, PHONE_CLASSES) if self.weights.phones else None
         self.speaker_head: nn.Linear | None = None
@@ -215,12 +220,27 @@ class CodecTask(LightningModule):
         if self.codec.time_invariant is None:
             return self.codec(wav, depth=depth.to(device)), own.to(device)
         cross = torch.rand(batch, generator=draw) < self.cross_time_invariant
-        disguise = None
+        disguise = heard = None
         if self.disguise_depth:
             own = depth > self.disguise_depth
             disguise = Disguise.draw(~own, self.disguise_warp, self.disguise_tone, draw).to(device)
-        out = self.codec(wav, reference, (cross | ~own).to(device), depth.to(device), disguise)
+            converted = ~own & (torch.rand(batch, generator=draw) < self.converted)
+            if converted.any():
+                heard = self._convert(wav, reference.roll(1, 0), converted.to(device))
+        out = self.codec(wav, reference, (cross | ~own).to(device), depth.to(device), disguise, heard)
         return out, own.to(device)
+
+    @torch.no_grad()
+    def _convert(self, wav: Tensor, voices: Tensor, who: Tensor) -> Tensor:
+        """`wav` [B, 1, S], the utterances of `who`, bool [B], said in the `voices` [B, 1, S'] by the codec as it is."""
+        training = self.codec.training
+        self.codec.eval()  # codebooks and BatchNorm must not learn from it
+        said, voice = self.codec.encode(wav[who]), self.codec.encode(voices[who])
+        converted = self.codec.decode(SpeechCodes(said.codes[:, :1], said.lengths, voice.time_invariant))
+        self.codec.train(training)
+        out = wav.clone()
+        out[who] = converted[..., : wav.shape[-1]].to(wav.dtype)
+        return out
 
     def _train_discriminators(self, real: Tensor, fake: Tensor) -> None:
         assert self.discriminators is not None

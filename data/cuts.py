@@ -67,8 +67,8 @@ def cut_language(cut: DataCut) -> str:
     return (cut.supervisions[0].language if cut.supervisions else None) or "en-us"
 
 
-def cut_audio(cut: DataCut, sample_rate: int) -> Tensor:
-    """Waveform of a cut: [S], mono float32 in [-1, 1] at `sample_rate` Hz.
+def cut_audio(cut: DataCut, sample_rate: int, speed: float = 1.0) -> Tensor:
+    """Waveform of a cut: [S], mono float32 in [-1, 1] at `sample_rate` Hz, played at `speed`.
 
     Raises `UserError` naming the cut when its audio is missing, unreadable, empty or not finite.
     """
@@ -81,7 +81,7 @@ def cut_audio(cut: DataCut, sample_rate: int) -> Tensor:
         raise UserError(f"audio of '{cut.id}' is empty")
     if not np.isfinite(mono).all():
         raise UserError(f"audio of '{cut.id}' holds samples that are not finite numbers")
-    return torch.from_numpy(resample(mono, cut.sampling_rate, sample_rate))
+    return torch.from_numpy(resample(mono, round(cut.sampling_rate * speed), sample_rate))
 
 
 def manifest_hash(path: str | Path) -> str:

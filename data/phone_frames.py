@@ -22,6 +22,8 @@ class PhoneFrames:
         data = TokenDataset([folder])
         if data.header.aligner_hash is None:
             raise UserError(f"{folder} has no durations; tokenize with --aligner")
+        if data.header.speed != 1:
+            raise UserError(f"{folder} has the durations at speed {data.header.speed:g}; tokenize at speed 1")
         self.frame_rate = data.header.codec.frame_rate
         self._tokens: dict[str, np.ndarray] = {}
         for i, utterance_id in enumerate(data.ids):

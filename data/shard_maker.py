@@ -124,7 +124,7 @@ class ShardMaker:
             one = codes[i]
             yield TokenizedUtterance(
                 id=cut.id,
-                speaker=cut_speaker(cut),
+                speaker=cut_speaker(cut) if self.header.speed == 1 else f"{cut_speaker(cut)}@{self.header.speed:g}",
                 text=cut_text(cut),
                 phonemes=torch.tensor(phonemes[i]),
                 codes=one.codes[0],
@@ -144,7 +144,7 @@ class ShardMaker:
 
     def _audio(self, cut: DataCut) -> Tensor | Drop:
         try:
-            return cut_audio(cut, self.header.codec.sample_rate)
+            return cut_audio(cut, self.header.codec.sample_rate, self.header.speed)
         except UserError as error:
             return Drop(cut.id, "unreadable", str(error))
 

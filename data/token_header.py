@@ -29,6 +29,8 @@ class TokenHeader:
     """Cuts that were given to the tokenizer, dropped ones included."""
     shard_size: int
     """Cuts of each shard; the last may have fewer."""
+    speed: float = 1.0
+    """At which the recordings were played; see `valle.data.tokenize`."""
     format_version: int = FORMAT_VERSION
 
     @property

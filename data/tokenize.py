@@ -66,6 +66,7 @@ def tokenize(
     device: str = "cpu",
     batch_seconds: float = 60.0,
     shard_size: int = 500,
+    speed: float = 1.0,
     jobs: int = 1,
     part: int = 0,
     parts: int = 1,
@@ -76,6 +77,8 @@ def tokenize(
     ----------
     aligner:        finds the durations; without one the shards have none
     batch_seconds:  padded seconds that the codec encodes at once
+    speed:          at which the recordings are played. Pitch, formants and tempo change together, and so it makes other
+                    speakers of the same corpus (speed perturbation; Ko et al., 2015): train on several such folders
     jobs:           processes on this machine; with `device` "cuda" they share its GPUs evenly
     part, parts:    this run does the shards `part`, `part + parts`, … of all; for several machines or GPUs
 
@@ -88,6 +91,7 @@ def tokenize(
         ("jobs", jobs, jobs >= 1),
         ("shard_size", shard_size, shard_size >= 1),
         ("batch_seconds", batch_seconds, batch_seconds > 0),
+        ("speed", speed, 0.5 <= speed <= 2),
     ):
         if not good:
             raise UserError(f"tokenize: {name} cannot be {value}" + (f" of {parts}" if name == "part" else ""))
@@ -105,6 +109,7 @@ def tokenize(
         cuts_hash=manifest_hash(cuts),
         utterances=len(all_cuts),
         shard_size=shard_size,
+        speed=speed,
     )
     _begin(out, header, cuts)
     groups = {i: all_cuts[i * shard_size : (i + 1) * shard_size] for i in range(part, header.shards, parts)}
@@ -142,6 +147,8 @@ def _begin(out: Path, header: TokenHeader, cuts: str | Path) -> None:
         raise UserError(f"{out} holds tokens of other cuts than {cuts}; tokenize into a new folder")
     if existing.shard_size != header.shard_size:
         raise UserError(f"{out} has shards of {existing.shard_size} cuts; use shard_size {existing.shard_size} again")
+    if existing.speed != header.speed:
+        raise UserError(f"{out} holds tokens at speed {existing.speed:g}; tokenize into a new folder")
 
 
 def _make_in_processes(settings: tuple[Any, ...], missing: dict[int, list[DataCut]], jobs: int, bar: tqdm) -> None:

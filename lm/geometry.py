@@ -1,4 +1,4 @@
-"""Code embeddings that start where the codec has its codes.
+"""Embeddings of codes that start where the codec has them.
 
 A codec's codes are points in a space in which near means alike. A table that starts with them need not learn from a
 small corpus which codes sound alike; used as the output layer, too, it makes the first logits those of a guess at
@@ -27,10 +27,22 @@ def start_from_codec(tables: Tensor, codec: SpeechCodec) -> None:
     vectors = codec.code_vectors()
     if vectors is None:
         raise UserError(f"codec '{codec.spec.name}' does not tell its code vectors; leave out model.codec")
+    _start_from(tables, vectors, "quantizers")
+
+
+@torch.no_grad()
+def start_voice_from_codec(tables: Tensor, codec: SpeechCodec) -> None:
+    """The same for tables [G, rows, D] of the time-invariant codes, if the codec tells what they stand for."""
+    vectors = codec.time_invariant_vectors()
+    if vectors is not None:
+        _start_from(tables, vectors, "groups of time-invariant codes")
+
+
+def _start_from(tables: Tensor, vectors: Tensor, what: str) -> None:
     count, rows, dim = tables.shape
     if len(vectors) < count or vectors.shape[1] > rows:
         raise UserError(
-            f"the codec has {len(vectors)} quantizers of {vectors.shape[1]} codes, the model {count} of {rows}: "
+            f"the codec has {len(vectors)} {what} of {vectors.shape[1]} codes, the model {count} of {rows}: "
             "model.codec must be the codec that the tokens were made with"
         )
     for table, points in zip(tables, vectors, strict=False):

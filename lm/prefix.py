@@ -48,6 +48,11 @@ class PrefixEmbedding(nn.Module):
             self.spent = nn.Embedding(config.max_spent, config.dim)
             nn.init.normal_(self.spent.weight, std=0.02)
 
+    @property
+    def voice_tables(self) -> Tensor:
+        """The embeddings of each group's codes, a view [G, rows, D]."""
+        return self.voice.weight.view(-1, self.group_rows, self.config.dim)
+
     def forward(self, phonemes: Tensor, phoneme_lengths: Tensor, time_invariant: Tensor | None) -> Prefix:
         """Embed `phonemes` [B, L] and `time_invariant` [B, G] (None: the voice is unknown)."""
         batch, length = phonemes.shape

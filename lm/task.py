@@ -17,7 +17,7 @@ from torch import Tensor
 from valle.lm.alignment import IGNORE, check_durations
 from valle.lm.ar import ARModel
 from valle.lm.config import LMConfig
-from valle.lm.geometry import start_from_codec
+from valle.lm.geometry import start_from_codec, start_voice_from_codec
 from valle.lm.lora import LoRAConfig, add_lora
 from valle.lm.losses import accuracy, cross_entropy
 from valle.lm.nar import NARModel
@@ -189,6 +189,7 @@ class ARTask(LMTask):
             points = load_codec(codec)
             for layer in (self.model.code, self.model.code_head):
                 start_from_codec(layer.weight[None], points)
+            start_voice_from_codec(self.model.prefix.voice_tables, points)
         self._prepare(self.model)
         self.advance_weight = advance_weight
         self.label_smoothing = label_smoothing
@@ -234,7 +235,9 @@ class NARTask(LMTask):
         super().__init__(config, optim, max_bad_steps, start)
         self.model = NARModel(config)
         if codec is not None:
-            start_from_codec(self.model.codes, load_codec(codec))
+            points = load_codec(codec)
+            start_from_codec(self.model.codes, points)
+            start_voice_from_codec(self.model.prefix.voice_tables, points)
         self._prepare(self.model)
         self.max_prompt_frames = max_prompt_frames
         self.label_smoothing = label_smoothing

@@ -103,6 +103,22 @@ def test_the_pair_of_segments_is_of_one_utterance_at_one_gain() -> None:
     assert short[..., :500].all() and not short[..., 500:].any()
 
 
+def test_a_speaker_at_another_speed_is_another_speaker() -> None:
+    time = np.arange(160_000) / 16000
+    samples = (8000 * np.sin(2 * np.pi * 500 * time)).astype(np.int16)
+    pool = AudioPool(16000, ["a"], ["a"], np.array([0]), np.array([len(samples)]), samples)  # type: ignore[arg-type]
+    batch = SegmentDataset(pool, 4000, 40, seed=0, speeds=[0.8, 1.0, 1.2])[0]
+
+    def pitch(wav: Tensor) -> Tensor:
+        return torch.fft.rfft(wav[:, 0, :4000]).abs().argmax(-1) * 4.0
+
+    assert set(pitch(batch.wav).tolist()) == {400.0, 500.0, 600.0}
+    assert torch.equal(pitch(batch.wav), pitch(batch.wav2))
+    for speed in (400.0, 500.0, 600.0):
+        assert len(batch.speakers[pitch(batch.wav) == speed].unique()) == 1
+    assert len(batch.speakers.unique()) == 3
+
+
 def test_validation_speakers_are_not_trained_on(cuts: Path, cache: Path) -> None:
     data = CodecDataModule(str(cuts), str(cache), val_fraction=0.3, val_batch_size=2, val_seconds=2.0)
     data.setup()

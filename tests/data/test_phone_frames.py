@@ -35,6 +35,7 @@ def test_each_frame_of_an_excerpt_has_the_token_at_its_centre(tmp_path: Path) ->
     assert phones("one", 0.009, 0.1).tolist() == [7] * 4 + [9]  # 9 ms later: centres still in the same frames
     assert phones("one", 0.011, 0.1).tolist() == [7] * 3 + [9] * 2
     assert phones("one", 0.14, 0.1).tolist() == [9] * 3 + [-1] * 2
+    assert phones("one", 0.0, 0.1, speed=2.0).tolist() == [7] * 2 + [9] * 3
     assert phones("another", 0.0, 0.1).tolist() == [-1] * 5
 
 

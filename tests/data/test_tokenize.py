@@ -82,6 +82,20 @@ def test_every_cut_becomes_an_utterance(cuts: Path, done: Path, codec_dirs: tupl
 
 
 @pytest.mark.slow
+def test_faster_speech_is_that_of_other_speakers(
+    cuts: Path, done: Path, codec_dirs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    tokenize(cuts, tmp_path / "fast", codec_dirs[0], TEXT, aligner=EvenAligner(), shard_size=6, speed=1.25)
+    both = TokenDataset([done, tmp_path / "fast"])
+    half = len(both) // 2
+    assert both.ids[half:] == both.ids[:half]
+    assert both.speakers[half:] == [f"{name}@1.25" for name in both.speakers[:half]]
+    shares = both.frames[half:] / both.frames[:half]
+    assert (abs(shares - 0.8) < 0.02).all()
+    with pytest.raises(UserError, match="at speed 1.25"):
+        tokenize(cuts, tmp_path / "fast", codec_dirs[0], TEXT, aligner=EvenAligner(), shard_size=6)
+
+
 def test_a_killed_run_goes_on_where_it_was(
     cuts: Path, done: Path, codec_dirs: tuple[Path, Path], tmp_path: Path
 ) -> None:

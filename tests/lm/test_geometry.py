@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from valle.lm.geometry import start_from_codec
+from valle.lm.config import LMConfig
+from valle.lm.geometry import start_from_codec, start_voice_from_codec
+from valle.lm.prefix import PrefixEmbedding
 from valle.tokenizers.codecs.conv import HifiCodec
 from valle.tokenizers.codecs.spectral import SpectralCodec
 from valle.tokenizers.errors import UserError
@@ -29,6 +31,26 @@ def test_codes_lie_as_in_the_codec_whatever_the_width(dim: int) -> None:
         assert alike(table[:64], own) > 0.6 > 0.3 > alike(table[:64], other)
         assert table[:64].std().item() == pytest.approx(0.02, rel=0.2)
         assert not table[64].any()  # the row of "no code" is left alone
+
+
+def test_voices_lie_as_in_the_codec() -> None:
+    torch.manual_seed(0)
+    codec = SpectralCodec(**TINY, time_invariant_groups=4, time_invariant_size=32)
+    assert codec.time_invariant is not None
+    for layer in codec.time_invariant.quantizer.layers:
+        layer.codebook.normal_()
+    vectors = codec.time_invariant_vectors()
+    assert vectors is not None
+    codes = torch.randint(32, (3, 4))
+    parts = torch.cat([vectors[g][codes[:, g]] for g in range(4)], -1)
+    torch.testing.assert_close(parts, codec.time_invariant.quantizer.decode(codes))
+    config = LMConfig(text_vocab_size=9, codebook_size=64, n_time_invariant=4, time_invariant_size=32, dim=32, heads=2)
+    prefix = PrefixEmbedding(config)
+    start_voice_from_codec(prefix.voice_tables, codec)
+    every_code = torch.arange(32)[:, None].expand(-1, 4)
+    embedded = prefix.eval()(torch.ones(32, 1, dtype=torch.long), torch.ones(32, dtype=torch.long), every_code)
+    for g in range(4):
+        assert alike(embedded.x[:, g], vectors[g]) > 0.6 > 0.3 > alike(embedded.x[:, g], vectors[g - 1])
 
 
 def test_vectors_of_codes_are_what_decoding_sums() -> None:

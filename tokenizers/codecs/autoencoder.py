@@ -70,6 +70,9 @@ class AutoencoderCodec(SpeechCodec):
     def code_vectors(self) -> Tensor:
         return self.quantizer.code_vectors()
 
+    def time_invariant_vectors(self) -> Tensor | None:
+        return None if self.time_invariant is None else self.time_invariant.quantizer.code_vectors()
+
     def decoding_parts(self) -> list[nn.Module]:
         return [self.decoder] if self.time_invariant is None else [self.decoder, self.time_invariant.out]
 

@@ -162,6 +162,10 @@ class SpeechCodec(nn.Module, ABC):
         """What each code of each quantizer adds to a frame, [n_q, K, C]; None where a codec does not say."""
         return None
 
+    def time_invariant_vectors(self) -> Tensor | None:
+        """What each time-invariant code stands for, [G, K, C]; None where a codec has none or does not say."""
+        return None
+
     def decoding_parts(self) -> list[nn.Module]:
         """The parts that can learn on without changing any code; none unless a codec says so."""
         return []

@@ -139,6 +139,10 @@ def _typed(layers: nn.ModuleList, kind: type[Layer]) -> list[Layer]:
     return [layer for layer in layers if isinstance(layer, kind)]
 
 
+def _all_codes(layer: VectorQuantizer) -> Tensor:
+    return torch.arange(layer.size, device=layer.codebook.device)
+
+
 class ResidualQuantizer(nn.Module):
     """RVQ: each of `n_q` codebooks quantizes what the ones before it left over (SoundStream, algorithm 1)."""
 
@@ -169,8 +173,7 @@ class ResidualQuantizer(nn.Module):
 
     def code_vectors(self) -> Tensor:
         """The vector of each code of each quantizer, [n_q, K, D]."""
-        layers = _typed(self.layers, VectorQuantizer)
-        return torch.stack([layer.decode(torch.arange(layer.size, device=layer.codebook.device)) for layer in layers])
+        return torch.stack([layer.decode(_all_codes(layer)) for layer in _typed(self.layers, VectorQuantizer)])
 
     def decode(self, codes: Tensor) -> Tensor:
         """Sum of the vectors [B, T, D] of `codes` [B, T, n] with any n up to n_q."""
@@ -242,6 +245,10 @@ class GroupQuantizer(nn.Module):
             torch.stack([p.codes for p in parts], -1),
             torch.stack([p.loss for p in parts]).mean(),
         )
+
+    def code_vectors(self) -> Tensor:
+        """The vector of each code of each group, [groups, K, D / groups]."""
+        return torch.stack([layer.decode(_all_codes(layer)) for layer in _typed(self.layers, VectorQuantizer)])
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors [B, D] of `codes` [B, groups]."""

@@ -153,7 +153,7 @@ class CodecTask(LightningModule):
             depth_shares = [quantizer_dropout / n_q] * (n_q - 1) + [1 - quantizer_dropout * (n_q - 1) / n_q]
         if len(depth_shares) != n_q or abs(sum(depth_shares) - 1) > 1e-6 or min(depth_shares) < 0:
             raise UserError(f"depth_shares must be {n_q} shares that sum to 1, one per quantizer, got {depth_shares}")
-        self.depth_shares = torch.tensor(depth_shares)
+        self.depth_shares = torch.tensor(depth_shares, dtype=torch.float)
         if disguise_depth and codec.time_invariant is None:
             raise UserError("disguise_depth needs a codec with time-invariant codes, which say what the true voice is")
         self.disguise_depth, self.disguise_warp, self.disguise_tone = disguise_depth, disguise_warp, disguise_tone

@@ -12,6 +12,8 @@ _EPILOG = """examples:
   valle tokenize corpus/train.jsonl.gz --codec codec/ --aligner aligner.safetensors --out tokens
   valle tokenize corpus/train.jsonl.gz --codec codec/ --dry-run --hours 585
 
+  valle tokenize corpus/train.jsonl.gz --codec codec/ --aligner aligner.safetensors --out tokens-1.1 --speed 1.1
+
 A run that was stopped goes on when started again. To share the work of a large corpus between machines, give
 each the same command with --part 1/8, --part 2/8, ...; processes with --device cuda share the GPUs of a machine."""
 
@@ -29,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", metavar="D", help="cpu, cuda, ... (default: cpu)")
     add("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
     add("--shard-size", type=int, default=500, metavar="N", help="utterances in a shard (default: 500)")
+    add("--speed", type=float, default=1.0, metavar="X", help="play the recordings at X times their speed (default: 1)")
     add("--part", default="1/1", metavar="I/N", help="do the I-th of N parts; auto: as torchrun or SLURM number me")
     add("--dry-run", action="store_true", help="make nothing; say from a sample how long it takes, and what disk")
     add("--hours", type=float, metavar="H", help="with --dry-run: for H hours of speech like this")
@@ -64,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         aligner=aligner,
         device=args.device,
         shard_size=args.shard_size,
+        speed=args.speed,
         jobs=args.jobs,
         part=part - 1,
         parts=parts,

@@ -143,6 +143,29 @@ def test_disguised_utterances_take_their_voice_from_the_reference() -> None:
     assert (heard_alike[own] == 1).all() and (heard_alike[~own] < 0.9).all()
 
 
+def test_converted_utterances_are_heard_in_the_voice_of_the_next() -> None:
+    task = CodecTask(
+        tiny_codec(),
+        mel_resolutions=RESOLUTIONS,
+        depth_shares=[1, 0, 0, 0],
+        disguise_depth=1,
+        disguise_warp=1,
+        disguise_tone=0,
+        converted=1.0,
+    )
+    wav = speech()
+    task.codec(wav)  # the first batch starts the codebooks
+    before = {k: v.clone() for k, v in task.codec.state_dict().items()}
+    heard = task._convert(wav, wav.roll(1, 0), torch.tensor([True] + [False] * (len(wav) - 1)))
+    assert all(torch.equal(v, before[k]) for k, v in task.codec.state_dict().items()) and task.codec.training
+    assert torch.equal(heard[1:], wav[1:]) and not torch.allclose(heard[0], wav[0])
+    task.codec.eval()
+    out, own = task._generate(wav, wav)
+    assert not own.any()
+    others = task._convert(wav, wav.roll(1, 0), ~own)
+    assert torch.equal(out.codes[..., 0], task.codec.encode(others).codes[:, 0])
+
+
 def test_quantizer_1_learns_the_phones_where_they_are_known(tmp_path: Path) -> None:
     phones = torch.arange(25).div(5, rounding_mode="floor").repeat(4, 1)
     phones[:, 20:] = -1

@@ -33,7 +33,7 @@ from valle.tokenizers.errors import UserError
 class CodecLossWeights:
     """The lambdas of eq. 2, each a factor of a mean: over discriminators, over their layers, over the channels.
 
-    `time`: of the difference of the waveforms; `phones` and `speakers`: see `CodecTask`.
+    `time`: of the difference of the waveforms; `voice`, `phones` and `speakers`: see `CodecTask`.
     """
 
     time: float = 0.0
@@ -43,6 +43,7 @@ class CodecLossWeights:
     commitment: float = 0.25
     time_invariant_commitment: float = 0.25
     consistency: float = 1.0
+    voice: float = 0.0
     phones: float = 0.0
     speakers: float = 0.0
 
@@ -68,6 +69,9 @@ class CodecTask(LightningModule):
       another utterance's time-invariant codes: the better it converts, the better the disguise.
     - the loss `phones` asks quantizer 1's frames for the phone that is spoken (data that has phones: `phone_tokens`),
       the loss `speakers` the time-invariant codes for the speaker.
+
+    The loss `voice` asks that TIRE hear in the output what it hears in the original (one minus their cosine); only what
+    makes the output learns from it.
     """
 
     def __init__(
@@ -161,6 +165,8 @@ class CodecTask(LightningModule):
         width = codec.quantizer.decode(torch.zeros(1, 1, n_q, dtype=torch.long)).shape[-1]
         self.phone_head = nn.Linear(width, PHONE_CLASSES) if self.weights.phones else None
         self.speaker_head: nn.Linear | None = None
+        if self.weights.voice and codec.time_invariant is None:
+            raise UserError("the loss 'voice' needs a codec with time-invariant codes")
         if self.weights.speakers:
             if codec.time_invariant is None:
                 raise UserError("the loss 'speakers' needs a codec with time-invariant codes")
@@ -264,6 +270,8 @@ class CodecTask(LightningModule):
         if out.representation is not None and out.reference is not None and own_voice.any():
             same = consistency_loss(out.representation[own_voice], out.reference[own_voice])
             losses["consistency"] = same * weights.consistency
+        if weights.voice:
+            losses["voice"] = self._voice_loss(out.wav, wav) * weights.voice
         if self.phone_head is not None:
             losses["phones"] = self._phone_loss(out, batch.phones) * weights.phones
         if self.speaker_head is not None and out.voice is not None:
@@ -289,6 +297,20 @@ class CodecTask(LightningModule):
             optimizer.step()
         self.log_dict({f"train/{name}": loss for name, loss in losses.items()})
         self.log_dict({"train/mel_distance": mel, "train/gradient": norm}, prog_bar=True)
+
+    def _voice_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+        listening = [p for p in self.codec.parameters() if p.requires_grad]
+        training = self.codec.training
+        self.codec.eval()
+        for p in listening:
+            p.requires_grad_(False)
+        with torch.no_grad():
+            wanted = self.codec.representation(real)
+        heard = self.codec.representation(fake)
+        for p in listening:
+            p.requires_grad_(True)
+        self.codec.train(training)
+        return consistency_loss(heard, wanted)
 
     def _phone_loss(self, out: CodecOutput, phones: Tensor | None) -> Tensor:
         """Cross-entropy of the phone, known for the frames where `phones` [B, T] is not negative."""

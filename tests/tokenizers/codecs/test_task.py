@@ -166,6 +166,19 @@ def test_converted_utterances_are_heard_in_the_voice_of_the_next() -> None:
     assert torch.equal(out.codes[..., 0], task.codec.encode(others).codes[:, 0])
 
 
+def test_the_voice_loss_teaches_only_what_makes_the_output() -> None:
+    task = CodecTask(tiny_codec(), mel_resolutions=RESOLUTIONS, weights=CodecLossWeights(voice=1.0))
+    wav = speech()
+    task.codec(wav)
+    before = {k: v.clone() for k, v in task.codec.state_dict().items()}
+    fake = (wav + 0.1 * torch.randn_like(wav)).requires_grad_()
+    task._voice_loss(fake, wav).backward()
+    assert fake.grad is not None and fake.grad.any()
+    assert all(p.grad is None and p.requires_grad for p in task.codec.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in task.codec.state_dict().items()) and task.codec.training
+    assert task._voice_loss(wav, wav) < 1e-6
+
+
 def test_quantizer_1_learns_the_phones_where_they_are_known(tmp_path: Path) -> None:
     phones = torch.arange(25).div(5, rounding_mode="floor").repeat(4, 1)
     phones[:, 20:] = -1

@@ -37,6 +37,8 @@ WEEKDAYS = {
     "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday",
 }  # fmt: skip
 
+MONTHS = frozenset(["Jan", "Feb", "Mar", "Apr", "Jun", "Jul", "Aug", "Sep", "Sept", "Oct", "Nov", "Dec"])
+
 SENTENCE_STARTERS = frozenset([
     "The", "A", "An", "He", "She", "It", "They", "We", "You", "I", "In", "On", "At", "By", "From", "But", "And",
     "So", "Or", "Yet", "This", "That", "These", "Those", "There", "Here", "His", "Her", "Its", "Their", "Our", "My",

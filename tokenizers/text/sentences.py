@@ -8,6 +8,7 @@ from valle.tokenizers.text.abbreviations import (
     BEFORE_NUMBERS,
     INSIDE_WORDS,
     LATIN,
+    MONTHS,
     SENTENCE_STARTERS,
     TITLES,
     WEEKDAYS,
@@ -15,18 +16,24 @@ from valle.tokenizers.text.abbreviations import (
 )
 
 _CLOSING = "\"'”’»)\\]」』"
-_SENTENCE_END = re.compile(rf"(?:[.!?…]+[{_CLOSING}]*(?=\s)|[。！？．]+[{_CLOSING}]*)\s*|\s*\n\s*\n\s*")
+# The looks behind start each attempt at the first of many dots or spaces only, or the time would grow as their square.
+_SENTENCE_END = re.compile(
+    rf"(?:(?<![.!?…])[.!?…]+[{_CLOSING}]*(?=\s)|[。！？．]+[{_CLOSING}]*)\s*|(?<!\s)\s*\n\s*\n\s*"
+    r"|\n(?=[ \t]*(?:[-*•–]|\d{1,3}[.)])[ \t])"  # the next line is an item of a list
+)
 _BLANK_LINE = re.compile(r"\n\s*\n")
 _CLAUSE_END = re.compile(rf"[,;:—–、，；：][{_CLOSING}]*(?:\s|(?<=[、，；：—]))")
 _LAST_WORD = re.compile(rf"(?<![^\W_])([^\W\d_]+(?:\.[^\W\d_]+)*)\.[{_CLOSING}]*$")
+_LIST_NUMBER = re.compile(r"\(?\d{1,3}[.)]+\s*")
+_DATE_WORDS = MONTHS.union(WEEKDAYS)
 _NEVER_LAST = frozenset(map(str.lower, {*TITLES, *INSIDE_WORDS, *LATIN, "st"}))
 
 
 def split_sentences(text: str, max_chars: int = 200) -> list[str]:
     """The sentences of `text` in order, none longer than `max_chars` characters (at least 1).
 
-    Knows abbreviations, initials, numbers, quotations and blank lines. A sentence that is too long is cut at the last
-    clause punctuation that fits, else at the last space, else anywhere. No character but white space is lost.
+    Knows abbreviations, initials, numbers, quotations, lists and blank lines. A sentence that is too long is cut at the
+    last clause punctuation that fits, else at the last space, else anywhere. No character but white space is lost.
     """
     if max_chars < 1:
         raise ValueError(f"max_chars must be at least 1, got {max_chars}")
@@ -38,7 +45,7 @@ def _sentences(text: str) -> list[str]:
     sentences, start = [], 0
     has_capitals = any(map(str.isupper, text))
     for match in _SENTENCE_END.finditer(text):
-        following = re.match(r"[\"'“‘«(\[]*(\w+)", text[match.end() :][:40])
+        following = re.match(r"[\"'“‘«(\[]*(\w+)", text[match.end() : match.end() + 40])
         next_word = following[1] if following else ""
         # "'What?' he said", "approx. five"; but who writes no capitals at all still writes sentences.
         goes_on = next_word[:1].islower() and (has_capitals or match[0].strip()[-1:] in _CLOSING)
@@ -49,14 +56,16 @@ def _sentences(text: str) -> list[str]:
 
 
 def _is_abbreviation(sentence: str, next_word: str) -> bool:
-    """Whether the period that `sentence` ends in belongs to its last word only."""
+    """Whether the period that `sentence` ends in belongs to its last word, or to its number in a list, only."""
+    if _LIST_NUMBER.fullmatch(sentence):
+        return True
     word = _LAST_WORD.search(sentence[-40:].rstrip())
     if not word:
         return False
     last = word[1]
     if last.lower() in _NEVER_LAST:
         return True
-    if next_word[:1].isdigit() and (last.lower() in BEFORE_NUMBERS or last in WEEKDAYS):
+    if next_word[:1].isdigit() and (last.lower() in BEFORE_NUMBERS or last in _DATE_WORDS):
         return True
     if last.lower() == "etc":
         return next_word[:1].islower()

@@ -22,6 +22,8 @@ from valle.tokenizers.text import split_sentences
         ["hello there.", "how are you?", "i am fine"],
         ["Pi is 3.14, v. 1.2.3.", "See example.com."],
         ["Apple Inc. was sued.", "By Co. Ltd. of Rome."],
+        ["She came on Jan. 3.", "He left in Sept. 1999."],
+        ["1. Wash it.", "2. Dry it.", "3. Done."],
     ],
 )
 def test_sentences(sentences: list[str]) -> None:
@@ -39,6 +41,21 @@ def test_blank_lines_end_sentences_and_line_breaks_do_not() -> None:
         "Mr.\nLee",
         "slept",
     ]
+
+
+def test_items_of_a_list_are_sentences() -> None:
+    assert split_sentences("You need:\n- milk\n- 2 eggs\n 10) salt\nand love") == [
+        "You need:",
+        "- milk",
+        "- 2 eggs",
+        "10) salt\nand love",
+    ]
+
+
+@pytest.mark.parametrize("text", ["." * 50_000, "a" + " " * 50_000 + "b", "A. " * 20_000, '."' * 20_000])
+def test_time_does_not_grow_as_the_square_of_the_text(text: str) -> None:
+    # Searching each of the dots or spaces to the end of all took minutes.
+    assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
 
 
 def test_long_sentences_are_cut_at_clauses_then_spaces_then_anywhere() -> None:

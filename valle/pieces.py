@@ -21,6 +21,11 @@ from valle.voice import Voice
 MAX_CHARACTERS = 20_000
 """About twenty minutes of speech."""
 
+SENTENCE_CHARACTERS = 200
+"""At most so many are spoken in one go."""
+DIGIT_CHARACTERS = 5
+"""A digit counts as so many: "seven" is what is said."""
+
 Scorer = Callable[[str, Voice, Sequence[Tensor], int], Sequence[float]]
 """`scorer(text, voice, wavs, sample_rate)` gives one number for each of `wavs` [S]; the highest is the best take."""
 
@@ -32,14 +37,13 @@ class Takes:
     n_best: int = 1
     """Takes among which `scorer` chooses."""
     scorer: Scorer | None = None
+    """None: the model's `valle.own_ear.OwnEar`."""
     retries: int = 2
     """More takes where all so far got stuck, repeat themselves or come to no end (`valle.lm.faults`)."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_best <= 100 or not 0 <= self.retries <= 100:
             raise UserError(f"n-best must be 1 to 100 and retries 0 to 100, got {self.n_best} and {self.retries}")
-        if self.n_best > 1 and self.scorer is None:
-            raise UserError("n-best needs a scorer to choose the best")
 
 
 @dataclass(eq=False)
@@ -65,13 +69,15 @@ class Piece:
     pause: float
     """Seconds of silence behind it."""
     phonemes: Tensor | None = None
+    is_silent: bool = False
+    """Whether there is nothing in it that could be said, such as a sentence in a script that nobody reads."""
     takes: list[Take] = field(default_factory=list)
     wanted: int = 1
     chosen: Take | None = None
 
     @property
     def needs_take(self) -> bool:
-        return self.chosen is None and len(self.takes) < self.wanted
+        return not self.is_silent and self.chosen is None and len(self.takes) < self.wanted
 
 
 def cut_text(text: str, n_best: int) -> list[Piece]:
@@ -80,12 +86,20 @@ def cut_text(text: str, n_best: int) -> list[Piece]:
         raise UserError("the text is empty; give something to say")
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"the text has {len(text):,} characters; give at most {MAX_CHARACTERS:,} at a time")
-    texts = split_sentences(text)
+    texts = [piece for sentence in split_sentences(text, SENTENCE_CHARACTERS) for piece in _cut_numbers(sentence)]
     # A line of asterisks between two paragraphs is nothing to say, but no mistake either.
     texts = [piece for piece in texts if any(c.isalnum() for c in piece)] or texts
     pieces = [Piece(piece, pause_after(piece), wanted=n_best) for piece in texts]
     pieces[-1].pause = 0.0
     return pieces
+
+
+def _cut_numbers(sentence: str) -> list[str]:
+    """A sentence; one that is long because of its numbers, in pieces."""
+    spoken = len(sentence) + (DIGIT_CHARACTERS - 1) * sum(map(str.isdigit, sentence))
+    if spoken <= SENTENCE_CHARACTERS:
+        return [sentence]
+    return split_sentences(sentence, max(1, SENTENCE_CHARACTERS * len(sentence) // spoken))
 
 
 def make_request(phonemes: Tensor, voice: Voice, text: TextTokenizer, seed: int, piece: int, take: int) -> Request:

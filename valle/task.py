@@ -11,10 +11,12 @@ from valle.bundle import Bundle
 from valle.joining import Joiner
 from valle.lm import Decoder, Generated, Request, Row, Sampling, complete
 from valle.lm.faults import find_fault
+from valle.own_ear import OwnEar
 from valle.pieces import Piece, Take, Takes, cut_text, make_request
 from valle.speech import Outcome, Speech, SpeechChunk
 from valle.tokenizers.codecs.base import DecodeStream, SpeechCodes
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.text import NothingToSayError
 from valle.voice import Voice
 
 FIRST_SECONDS = 0.2
@@ -59,7 +61,9 @@ class Task:
         self._retries = 0
         self._reasons: list[str] = []
         self._notes = list(voice.notes)
-        self._phonemes(self.pieces[0])  # a language that nobody knows is told at once
+        # A language that nobody knows is told at once, and a text without a word in it.
+        if not any(self._is_sayable(piece) for piece in self.pieces):
+            self._phonemes(self.pieces[0])
 
     def take_chunks(self) -> list[SpeechChunk]:
         """The chunks since the last call."""
@@ -101,7 +105,7 @@ class Task:
         """The next request for the decoder, from the first `ahead` pieces that are not done; None if there is none."""
         first = len(self.codes)
         for index, piece in enumerate(self.pieces[first : first + ahead], start=first):
-            if piece.needs_take:
+            if piece.needs_take and self._is_sayable(piece):
                 phonemes = self._phonemes(piece)
                 number = len(piece.takes)
                 request = make_request(phonemes, self.voice, self.bundle.text, self.seed, index, number)
@@ -130,6 +134,9 @@ class Task:
         """Turn what has been said since the last call into chunks."""
         while not self.done:
             piece = self.pieces[len(self.codes)]
+            if piece.is_silent:
+                self._end_piece(torch.zeros(self.quantizers, 0).long())
+                continue
             if self._live is not None:
                 self._emit(self._live.advance(piece, decoder))
             if piece.chosen is None:
@@ -140,12 +147,14 @@ class Task:
             else:
                 self._emit(self._wav(take))
             assert take.codes is not None
-            self.codes.append(take.codes)
-            piece.takes, piece.chosen, piece.phonemes = [], None, None
-            self.done = len(self.codes) == len(self.pieces)
             self._emit(self._joiner.end(piece.pause), joined=True)
-            if self.done:
-                self._chunks.append(SpeechChunk(torch.zeros(0), self._joiner.sample_rate, self._outcome()))
+            piece.takes, piece.chosen, piece.phonemes = [], None, None
+            self._end_piece(take.codes)
+
+    @property
+    def quantizers(self) -> int:
+        """How many the model speaks with."""
+        return self.bundle.codec.spec.n_q if self.bundle.nar else 1
 
     def complete(self, request: Request, said: Generated, known: Tensor | None = None) -> Tensor:
         """All quantizers [n_q, T] of what was said, of which the first frames may be `known` already."""
@@ -160,15 +169,32 @@ class Task:
         except UserError:
             return None
 
+    def _end_piece(self, codes: Tensor) -> None:
+        """The current piece is done; `codes` [n_q, T]."""
+        self.codes.append(codes)
+        self.done = len(self.codes) == len(self.pieces)
+        if self.done:
+            self._chunks.append(SpeechChunk(torch.zeros(0), self._joiner.sample_rate, self._outcome()))
+
+    def _is_sayable(self, piece: Piece) -> bool:
+        """Whether there is anything to say in `piece`; if not, it is left out, with a note."""
+        try:
+            self._phonemes(piece)
+        except NothingToSayError as error:
+            piece.is_silent = True
+            self._notes.append(f"left out: {error}")
+        return not piece.is_silent
+
     def _phonemes(self, piece: Piece) -> Tensor:
         if piece.phonemes is None:
             piece.phonemes = torch.tensor(self.bundle.text.encode(piece.text, self.language))
         return piece.phonemes
 
     def _choose(self, piece: Piece, takes: list[Take]) -> None:
-        if len(takes) > 1 and self.takes.scorer is not None:
+        if len(takes) > 1:
             wavs = [self._wav(take) for take in takes]
-            scores = self.takes.scorer(piece.text, self.voice, wavs, self._joiner.sample_rate)
+            scorer = self.takes.scorer or OwnEar(self.bundle, self.language)
+            scores = scorer(piece.text, self.voice, wavs, self._joiner.sample_rate)
             piece.chosen = max(zip(takes, scores, strict=True), key=lambda pair: pair[1])[0]
         else:
             piece.chosen = takes[0]
@@ -245,7 +271,7 @@ class _Live:
         """New audio [S] of the task's current `piece`, if enough frames have come since the last."""
         if piece is not self.piece:
             self.piece, self.stream, self.emitted = piece, self.task.open_stream(), 0
-            self.codes = torch.zeros(self.task.bundle.codec.spec.n_q if self.task.bundle.nar else 1, 0).long()
+            self.codes = torch.zeros(self.task.quantizers, 0).long()
         take = piece.chosen or (piece.takes[-1] if piece.takes else None)
         if take is None or (piece.chosen is None and not self._enough(take.row)):
             return torch.zeros(0)

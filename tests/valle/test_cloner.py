@@ -13,7 +13,7 @@ import valle
 from valle import VoiceCloner
 from valle.joining import FADE_SECONDS, SENTENCE_PAUSE
 from valle.lm import Sampling
-from valle.pieces import MAX_CHARACTERS
+from valle.pieces import MAX_CHARACTERS, cut_text
 from valle.speech import Speech
 from valle.tokenizers.codecs import SpeechCodes
 from valle.tokenizers.errors import UserError
@@ -124,6 +124,24 @@ def test_other_languages_are_spoken(cloner: VoiceCloner) -> None:
 
 def test_a_line_of_punctuation_does_not_stop_a_text(cloner: VoiceCloner) -> None:
     assert cloner.clone("One.\n\n* * *\n\nTwo.", PROMPT).seconds > 0
+
+
+@pytest.mark.parametrize("text", ["Yes. 你好。 No.", "你好。 Yes. No.", "Yes. No. 你好。"])
+def test_a_sentence_that_nobody_can_read_is_left_out_and_noted(cloner: VoiceCloner, text: str) -> None:
+    speech = cloner.clone(text, PROMPT)
+    assert speech.codes.shape[1] > 0
+    assert [note for note in speech.notes if "你好" in note] == speech.notes[-1:]
+    *parts, last = cloner.stream(text, PROMPT)
+    assert last.outcome is not None
+    assert last.outcome.notes == speech.notes
+    assert sum(len(part.wav) for part in parts) == len(speech.wav)
+
+
+def test_what_is_spoken_in_one_go_is_bounded_with_its_numbers_spelled_out() -> None:
+    numbers = [piece.text for piece in cut_text("Call " + "0800 123 456, " * 12 + "or write.", 1)]
+    assert "".join("".join(numbers).split()) == "Call" + "0800123456," * 12 + "orwrite."
+    assert max(sum(map(str.isdigit, piece)) for piece in numbers) <= 40
+    assert len(cut_text("In 1999 it cost 25,000 dollars, and in 2005 it was sold again for 40,000.", 1)) == 1
 
 
 def test_unknown_device_is_refused(model: Path) -> None:

@@ -13,7 +13,7 @@ import sentencepiece
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text.characters import MARKS
 from valle.tokenizers.text.normalise import normalise
-from valle.tokenizers.text.tokenizer import PAD, UNK, TextTokenizer, nothing_to_say
+from valle.tokenizers.text.tokenizer import PAD, UNK, NothingToSayError, TextTokenizer
 
 _logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class BPETokenizer(TextTokenizer):
     def encode(self, text: str, language: str = "en-us") -> list[int]:
         spoken = normalise(text, language)
         if not any(character.isalnum() for character in spoken):
-            raise nothing_to_say(text)
+            raise NothingToSayError(text)
         ids = self._processor.EncodeAsIds(spoken)
         if self.unk_id in ids:
             pieces = zip(ids, self._processor.EncodeAsPieces(spoken), strict=True)

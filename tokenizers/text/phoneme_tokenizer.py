@@ -13,7 +13,7 @@ from valle.tokenizers.text.characters import MARKS
 from valle.tokenizers.text.english_phones import ENGLISH_PHONES
 from valle.tokenizers.text.normalise import normalise
 from valle.tokenizers.text.phonemes import WORD_BOUNDARY, phonemize, resolve_language
-from valle.tokenizers.text.tokenizer import PAD, UNK, TextTokenizer, nothing_to_say
+from valle.tokenizers.text.tokenizer import PAD, UNK, NothingToSayError, TextTokenizer
 
 _BOUNDARIES = (WORD_BOUNDARY, *MARKS)
 _STRESSES = "ˈˌ"
@@ -57,7 +57,7 @@ class PhonemeTokenizer(TextTokenizer):
         language = resolve_language(language)
         symbols = phonemize(normalise(text, language), language)
         if not symbols:
-            raise nothing_to_say(text)
+            raise NothingToSayError(text)
         return [index for symbol in symbols for index in self._symbol_ids(symbol, language)]
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -28,7 +28,7 @@ class TextTokenizer(ABC):
     def encode(self, text: str, language: str = "en-us") -> list[int]:
         """The ids of `text` as it is written (it is normalised here).
 
-        Raises `UserError` for a language that nobody knows, and for text with nothing to say in it.
+        Raises `UserError` for a language that nobody knows, `NothingToSayError` for text with nothing to say in it.
         """
 
     @abstractmethod
@@ -55,7 +55,9 @@ class TextTokenizer(ABC):
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def nothing_to_say(text: str) -> UserError:
-    """The error for text without anything speakable."""
-    shown = text if len(text) <= 40 else text[:37] + "..."
-    return UserError(f"there is nothing to say in the text {shown!r}; give it at least one word")
+class NothingToSayError(UserError):
+    """The text has nothing speakable in it."""
+
+    def __init__(self, text: str) -> None:
+        shown = text if len(text) <= 40 else text[:37] + "..."
+        super().__init__(f"there is nothing to say in the text {shown!r}; give it at least one word")

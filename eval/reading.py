@@ -58,10 +58,11 @@ def compare(words: list[str], said: list[str]) -> Reading:
     repeated: list[str] = []
     for chunk in jiwer.process_words(" ".join(words), " ".join(said)).alignments[0]:
         if chunk.type != "equal":
-            skipped += _counted(words[chunk.ref_start_idx : chunk.ref_end_idx])
-            repeated += _counted(said[chunk.hyp_start_idx : chunk.hyp_end_idx])
+            skipped += counted(words[chunk.ref_start_idx : chunk.ref_end_idx])
+            repeated += counted(said[chunk.hyp_start_idx : chunk.hyp_end_idx])
     return Reading(skipped, repeated)
 
 
-def _counted(stretch: list[str]) -> list[str]:
+def counted(stretch: list[str]) -> list[str]:
+    """The words of a stretch that was skipped or repeated, if they count."""
     return stretch if len(stretch) > 1 or any(len(word) > SHORT for word in stretch) else []

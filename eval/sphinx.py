@@ -48,17 +48,25 @@ class SphinxText:
         segments = [s for s in self._decoder.seg() or [] if s.word[0] not in _FILLERS]
         return [(s.start_frame * _FRAME_SECONDS, (s.end_frame + 1) * _FRAME_SECONDS) for s in segments]
 
-    def follow(self, words: Sequence[str], wav: np.ndarray, skip: float, back: float) -> list[str]:
+    def follow(
+        self, words: Sequence[str], wav: np.ndarray, skip: float, back: float, before: Sequence[str] = ()
+    ) -> list[str]:
         """The likeliest way in which `wav` reads `words`, where any may be skipped and said again.
 
-        skip: probability of passing over a word
-        back: probability of going back by a word
+        skip:   probability of passing over a word
+        back:   probability of going back by a word
+        before: words that may come first, from any of them on, with probability `back`
         """
         steps: list[tuple[Any, ...]] = []
         for i, word in enumerate(words):
             steps += [(i, i + 1, 1.0, word), (i, i + 1, skip), (i + 1, i, back)]
+        first = len(words) + 1
+        start = first + len(before)
+        steps.append((start, 0, 1.0))
+        for i, word in enumerate(before, start=first):
+            steps += [(start, i, back), (i, i + 1 if i + 1 < start else 0, 1.0, word)]
         name = "follow"
-        self._decoder.add_fsg(name, self._decoder.create_fsg(name, 0, len(words), steps))
+        self._decoder.add_fsg(name, self._decoder.create_fsg(name, start, len(words), steps))
         self._decoder.activate_search(name)
         _decode(self._decoder, wav)
         return [s.word.split("(")[0] for s in self._decoder.seg() or [] if s.word[0] not in _FILLERS]

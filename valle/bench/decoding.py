@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from valle.bench.bandwidth import best_time, read_bandwidth, synchronize
+from valle.bench.memory import peak_bytes
 from valle.lm import ARModel, Decoder, LMConfig, Request, Sampling
 from valle.lm.cached import BLOCK
 from valle.lm.precision import Int8Linear, for_steps
@@ -198,8 +199,4 @@ def _peak_memory(device: torch.device) -> float:
     """Bytes."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    import resource
-    import sys
-
-    # Linux counts kilobytes, macOS bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return float(peak_bytes())

@@ -1,0 +1,36 @@
+"""What a check of the decoding found, beside what is wanted: `Finding`, and `table`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from valle.eval.stats import Estimate
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One figure. `wanted` and `met` are empty for what only stands beside another figure."""
+
+    what: str
+    value: Estimate | float
+    wanted: str = ""
+    met: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        value = self.value.to_dict() if isinstance(self.value, Estimate) else {"value": self.value}
+        return {"what": self.what, **value, "wanted": self.wanted, "met": self.met}
+
+
+def table(found: dict[str, Sequence[Finding]]) -> str:
+    """The findings of each check as text for a terminal."""
+    lines = []
+    for check, findings in found.items():
+        lines.append(check)
+        for finding in findings:
+            value = str(finding.value) if isinstance(finding.value, Estimate) else f"{finding.value:.1f}"
+            verdict = {None: "", True: "met", False: "NOT MET"}[finding.met]
+            lines.append(f"  {finding.what:<58}{value:<24}{finding.wanted:<16}{verdict}".rstrip())
+    return "\n".join(lines)

@@ -94,12 +94,13 @@ def _summary(systems: Sequence[System]) -> str:
         cells = "".join(_cell(figure, system.metrics.get(name)) for system in systems)
         if real:
             cells += _cell(figure, real.get(figure.real or ""))
-        arrow = "higher is better" if figure.higher_is_better else "lower is better"
-        sign = "↑" if figure.higher_is_better else "↓"
-        label = f'{escape(figure.label)} <abbr title="{arrow}">{sign}</abbr>'
+        better, sign = ("higher is better", "↑") if figure.higher_is_better else ("lower is better", "↓")
+        # Titles and arrows are not read aloud, or not by all readers.
+        arrow = f'<abbr title="{better}" aria-hidden="true">{sign}</abbr><span class="aloud">, {better}</span>'
+        label = f"{escape(figure.label)} {arrow}"
         body.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
     return (
-        '<div class="wide" tabindex="0" role="region" aria-label="Figures"><table>'
+        '<div class="wide" tabindex="0" role="region" aria-label="Table of figures"><table>'
         f'<thead><tr><th scope="col">figure</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
     )
 

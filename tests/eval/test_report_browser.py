@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,9 @@ WriteRun = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser(chromium: str) -> Iterator[Any]:
     with playwright.sync_playwright() as started:
-        program = shutil.which("chromium") or shutil.which("google-chrome") or started.chromium.executable_path
-        if not Path(program).exists():
-            pytest.skip("no Chromium: playwright install chromium")
-        running = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        running = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield running
         running.close()
 

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from valle.serve.app import LOCAL_HOSTS, create_app
     from valle.serve.auth import ApiKeys
     from valle.serve.limits import Limits
-    from valle.serve.protocol import MAX_MESSAGE
+    from valle.serve.listener import listener
     from valle.serve.service import Service
     from valle.serve.voice_store import VoiceStore
 
@@ -67,14 +67,7 @@ def run(args: argparse.Namespace) -> int:
     cloner = VoiceCloner.from_pretrained(args.model, args.device)
     service = Service.build(cloner, voices, limits, keys, args.watermark, checker)
     app = create_app(service, [*LOCAL_HOSTS, args.host, *args.allow_host])
-    config = uvicorn.Config(
-        app,
-        host=args.host,
-        port=args.port,
-        log_level="info",
-        ws_max_size=MAX_MESSAGE,
-        timeout_graceful_shutdown=_STOP_SECONDS,
-    )
+    config = listener(app, host=args.host, port=args.port, log_level="info", timeout_graceful_shutdown=_STOP_SECONDS)
     uvicorn.Server(config).run()
     return 0
 

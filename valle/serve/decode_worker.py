@@ -23,7 +23,12 @@ CPU_SECONDS = 10
 MEMORY_BYTES = 2 * 2**30
 """Of address space: libraries and their reservations count, too."""
 FORMATS = "wav,w64,aiff,au,caf,flac,mp3,aac,ogg,matroska,webm,mov,mp4,m4a"
+CODECS = {name for name in av.codecs_available if name.startswith("pcm_")} | {
+    *("flac", "alac", "mp3", "mp3float", "aac", "opus", "libopus", "vorbis")
+}
+"""FFmpeg has hundreds more, for pictures, too, which it would try when it looks into a file."""
 REFUSED = 3
+_UNKNOWN = "the file is not a recording in a known format (WAV, FLAC, MP3, OGG, WebM, M4A)"
 
 
 class RefusedError(Exception):
@@ -71,11 +76,14 @@ def limit_this_process() -> None:
 def decode(data: bytes, sample_rate: int, max_seconds: float) -> np.ndarray:
     """float32 [S], mono, of the first audio stream. Raises `RefusedError`."""
     pieces, size = [np.zeros(0, np.float32)], 0
+    options = {"format_whitelist": FORMATS, "codec_whitelist": ",".join(sorted(CODECS))}
     try:
-        with av.open(io.BytesIO(data), "r", options={"format_whitelist": FORMATS}) as container:
+        with av.open(io.BytesIO(data), "r", options=options) as container:
             if not container.streams.audio:
                 raise RefusedError("the file has no sound track")
             stream = container.streams.audio[0]
+            if stream.codec_context.name not in CODECS:
+                raise RefusedError(_UNKNOWN)
             resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
             for frame in container.decode(stream):
                 for part in resampler.resample(frame):
@@ -87,9 +95,7 @@ def decode(data: bytes, sample_rate: int, max_seconds: float) -> np.ndarray:
     except (av.FFmpegError, ValueError, MemoryError, UnicodeDecodeError) as error:
         # A recording that breaks off is used as far as it goes.
         if not size:
-            raise RefusedError(
-                "the file is not a recording in a known format (WAV, FLAC, MP3, OGG, WebM, M4A)"
-            ) from error
+            raise RefusedError(_UNKNOWN) from error
     samples = np.concatenate(pieces)
     if not np.isfinite(samples).all():
         raise RefusedError("the recording holds samples that are not finite numbers")

@@ -18,7 +18,8 @@ class ApiError(HTTPException):
     ) -> None:
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         headers |= {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-        super().__init__(status, message, headers)
+        # A message may quote the client, whose JSON can hold halves of characters; no UTF-8 can.
+        super().__init__(status, message.encode(errors="replace").decode(), headers)
         self.code, self.param, self.retry_after = code, param, retry_after
 
     def to_dict(self) -> dict[str, Any]:

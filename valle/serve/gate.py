@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -11,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from valle.serve.auth import check_site
-from valle.serve.errors import ApiError
+from valle.serve.errors import ApiError, busy
 from valle.serve.service import Service
 
 OPEN_PATHS = ("/", "/healthz", "/openapi.json")
@@ -23,9 +27,12 @@ BODY_SECONDS = 60.0
 SMALL_BODY = 128 * 1024
 """Bytes: enough for any text."""
 _UPLOADS = ("/v1/voices", "/v1/check")
+_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cross-origin-resource-policy", b"same-origin")]
 _MULTIPART_EXTRA = 64 * 1024
 _GRACE_SECONDS = 60.0
 """For sending what was spoken in time."""
+_FULL_SECONDS = 5
+"""Until a place may be free for one more recording or WebSocket."""
 
 
 class Gate:
@@ -33,6 +40,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, service: Service, hosts: tuple[str, ...]) -> None:
         self.app, self.service, self.hosts = app, service, hosts
+        self._taken: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -45,18 +53,19 @@ class Gate:
             nonlocal started
             if message["type"].endswith("response.start"):
                 started = True
-                more = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
-                message["headers"] = [*message.get("headers", []), *more]
+                more = (b"x-request-id", request_id.encode())
+                message["headers"] = [*message.get("headers", []), more, *_HEADERS]
                 self._count(scope, message["status"])
             await send(message)
 
         try:
             self._check(scope, request_id)
-            if scope["type"] == "websocket":
-                await self.app(scope, receive, send_counted)
-                return
-            async with asyncio.timeout(self.service.limits.request_seconds + _GRACE_SECONDS):
-                await self.app(scope, self._limited(scope, receive), send_counted)
+            with self._place(scope):
+                if scope["type"] == "websocket":
+                    await self.app(scope, receive, send_counted)
+                    return
+                async with asyncio.timeout(self.service.limits.request_seconds + _GRACE_SECONDS):
+                    await self.app(scope, self._limited(scope, receive), send_counted)
         except ApiError as error:
             await JSONResponse(error.to_dict(), error.status_code, error.headers)(scope, receive, send_counted)
         except TimeoutError:
@@ -75,10 +84,22 @@ class Gate:
             subprotocols = HTTPConnection(scope).scope.get("subprotocols", [])
             state["key_name"] = self.service.keys.check(headers, subprotocols)
 
+    @contextmanager
+    def _place(self, scope: Scope) -> Iterator[None]:
+        """One of the places for what takes much memory while it lasts. Raises `ApiError` 429 where none is free."""
+        limits = self.service.limits
+        kind = "websocket" if scope["type"] == "websocket" else "upload" if _is_upload(scope) else "other"
+        if self._taken[kind] >= {"websocket": limits.websockets, "upload": limits.uploads}.get(kind, math.inf):
+            raise busy(_FULL_SECONDS)
+        self._taken[kind] += 1
+        try:
+            yield
+        finally:
+            self._taken[kind] -= 1
+
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """`receive` that refuses a body which is too large or too slow."""
-        uploads = scope["path"] in _UPLOADS
-        most = self.service.limits.upload_bytes + _MULTIPART_EXTRA if uploads else SMALL_BODY
+        most = self.service.limits.upload_bytes + _MULTIPART_EXTRA if _is_upload(scope) else SMALL_BODY
         announced = Headers(scope=scope).get("content-length", "0")
         if not announced.isdecimal() or int(announced[:20]) > most:
             raise _too_large(most)
@@ -103,6 +124,10 @@ class Gate:
         # The route, not the path: a path may be anything, and metrics must not grow.
         route = getattr(scope.get("route"), "path", "other")
         self.service.metrics.responses.labels(route, str(status)).inc()
+
+
+def _is_upload(scope: Scope) -> bool:
+    return scope["path"] in _UPLOADS and scope["method"] == "POST"
 
 
 def _too_large(most: int) -> ApiError:

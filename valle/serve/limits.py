@@ -18,6 +18,10 @@ class Limits:
     """Requests that wait while others are spoken; one more is told to come back later."""
     concurrent: int = 8
     """Requests that are spoken at the same time."""
+    uploads: int = 8
+    """Recordings that are received, decoded and stored at the same time, each some 20 MB of memory."""
+    websockets: int = 256
+    """Open connections."""
     request_seconds: float = 300.0
     """From a request's arrival to its last sample."""
     voices: int = 10_000

@@ -19,7 +19,7 @@ from valle.cloner import VoiceCloner
 from valle.serve.app import LOCAL_HOSTS, create_app
 from valle.serve.auth import ApiKeys
 from valle.serve.limits import Limits
-from valle.serve.protocol import MAX_MESSAGE
+from valle.serve.listener import listener
 from valle.serve.service import Service
 from valle.serve.voice_store import VoiceStore
 
@@ -64,16 +64,15 @@ class Running:
 @contextmanager
 def running(service: Service) -> Iterator[Running]:
     """A real uvicorn on a free port, in a thread."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(service), log_level="warning", ws_max_size=MAX_MESSAGE)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    door = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(listener(create_app(service), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.01)
     try:
-        yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}", service)
+        yield Running(f"http://127.0.0.1:{door.getsockname()[1]}", service)
     finally:
         server.should_exit = True
         thread.join(30)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,18 @@ from valle.serve.service import Service
 from valle.tokenizers.audio import load_audio
 
 pytestmark = pytest.mark.slow
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE = {"width": 360, "height": 740}
 
 
 @pytest.fixture(scope="module")
-def browser(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def browser(chromium: str, recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Chromium whose microphone plays a recording, over and over."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
     spoken = tmp_path_factory.mktemp("microphone") / "spoken.wav"
     soundfile.write(spoken, load_audio(recordings / "1998-15444-0001.opus", 48_000).numpy(), 48_000)
     fake = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[*fake, f"--use-file-for-fake-audio-capture={spoken}", "--no-sandbox"]
+            executable_path=chromium, args=[*fake, f"--use-file-for-fake-audio-capture={spoken}", "--no-sandbox"]
         )
         yield browser
         browser.close()
@@ -82,6 +78,16 @@ def test_record_clone_listen(page: Page, tmp_path: Path) -> None:
     samples, rate = soundfile.read(tmp_path / "speech.wav")
     assert rate == 24_000 and len(samples) > 0.1 * rate and np.abs(samples).max() > 1e-3
     expect(page.locator("#error")).to_be_hidden()
+
+
+def test_little_is_loaded(page: Page) -> None:
+    """-rP prints what; voices and recordings come on top."""
+    script = "performance.getEntries().filter(e => e.transferSize !== undefined && e.name.startsWith(location.origin))"
+    loaded = page.evaluate(script + ".map(e => [new URL(e.name).pathname, e.transferSize])")
+    own = {path: size for path, size in loaded if not path.startswith("/v1/")}
+    ready = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    print(f"{len(own)} requests, {sum(own.values())} bytes, loaded after {ready:.0f} ms: {own}")
+    assert len(own) == 7 and sum(own.values()) < 40_000
 
 
 def test_fits_a_phone(page: Page) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -57,11 +58,23 @@ def test_consent_is_needed_and_recorded(client: TestClient, good: bytes, tmp_pat
     assert "consent" not in voice
 
 
+def matroska_of(samples: np.ndarray, codec: str) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream(codec, rate=48_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], format="fltp", layout="mono")
+        frame.sample_rate = 48_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
 RNG = np.random.default_rng(0)
 BAD = {
     "empty": (b"", "not a recording"),
     "text": (b"hello " * 1000, "not a recording"),
     "playlist": (b"#EXTM3U\n#EXTINF:10,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n", "not a recording"),
+    "codec of films": (matroska_of(RNG.normal(0, 0.1, 16_000 * 5), "ac3"), "not a recording"),
     "long": (wav_of(RNG.normal(0, 0.1, 16_000 * 31)), "longer than 30 s"),
     "short": (wav_of(RNG.normal(0, 0.1, 16_000 * 2)), "2.0 s"),
     "silent": (wav_of(np.zeros(16_000 * 5)), "silent"),

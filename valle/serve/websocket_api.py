@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
+from starlette.types import Message
 
 from valle.joining import pause_after
 from valle.serve.encoding import OPUS_PACKET_SECONDS, WIRE_RATE, OpusPackets
@@ -24,6 +25,8 @@ from valle.tokenizers.text import split_sentences
 
 TEXT_SECONDS = 120.0
 """An utterance whose text does not go on for so long is given up."""
+IDLE_SECONDS = 120.0
+"""A connection over which nothing is said is closed after so long."""
 CLOSE_PROTOCOL_ERROR = 1002
 
 
@@ -53,7 +56,7 @@ class _Session:
     async def run(self) -> None:
         try:
             while True:
-                message = await self.socket.receive()
+                message = await self._receive()
                 if message["type"] == "websocket.disconnect":
                     return
                 await self._take(Frame.from_bytes(message.get("bytes") or b""))
@@ -64,6 +67,17 @@ class _Session:
         finally:
             if self.speech is not None:
                 await self.speech.stop()
+
+    async def _receive(self) -> Message:
+        """What the client sends next; its leaving, too, where it says nothing and is told nothing for too long."""
+        while True:
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    return await self.socket.receive()
+            except TimeoutError:
+                if self.speech is None or self.speech.task.done():
+                    await self.socket.close()
+                    return {"type": "websocket.disconnect"}
 
     async def _take(self, frame: Frame) -> None:
         speech = self.speech if self.speech is not None and not self.speech.task.done() else None
@@ -103,8 +117,10 @@ class _Speech:
             text = self._decoder.decode(payload)
         except UnicodeDecodeError as error:
             raise ProtocolError("TEXT is not UTF-8") from error
-        self._text += text
         self._characters += len(text)
+        # Beyond the limit it is only counted: `_sentences` refuses it when it looks again.
+        if self._characters <= self.service.limits.text_characters:
+            self._text += text
         self._changed.set()
 
     def end_text(self) -> None:
@@ -165,16 +181,20 @@ class _Speech:
             except TimeoutError as error:
                 raise ApiError(408, "timeout", f"no text came for {TEXT_SECONDS:g} s") from error
             self._changed.clear()
-            if self._characters > self.service.limits.text_characters:
-                most = self.service.limits.text_characters
-                raise bad_request(f"the text is longer than {most:,} characters", "text", "text_too_long")
+            self._check_length()
             sentences = split_sentences(self._text)
             begin = self._text.rfind(sentences[-1]) if len(sentences) > 1 else 0
             if begin > 0:
                 ready, self._text = self._text[:begin], self._text[begin:]
                 yield ready
+        self._check_length()
         if self._text.strip():
             yield self._text
+
+    def _check_length(self) -> None:
+        most = self.service.limits.text_characters
+        if self._characters > most:
+            raise bad_request(f"the text is longer than {most:,} characters", "text", "text_too_long")
 
     async def _send_packets(self, packets: list[bytes]) -> None:
         for packet in packets:

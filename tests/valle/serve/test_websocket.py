@@ -11,7 +11,7 @@ from typing import Any
 import av
 import pytest
 import websockets
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosedError
@@ -24,6 +24,7 @@ START = Frame(FrameType.START, json.dumps({"voice": VOICE}).encode())
 END, CANCEL = Frame(FrameType.END), Frame(FrameType.CANCEL)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FrameType), st.binary(max_size=200))
 def test_frames_come_back(kind: FrameType, payload: bytes) -> None:
     frame = Frame(kind, payload)
@@ -34,6 +35,7 @@ def test_audio_frame_bytes() -> None:
     assert Frame(FrameType.AUDIO, b"opus").to_bytes() == b"\x12\x04\x00\x00\x00opus"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_other_bytes_are_refused_or_a_frame(message: bytes) -> None:
     try:

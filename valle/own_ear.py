@@ -12,7 +12,7 @@ from valle.bundle import Bundle
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
 from valle.voice import Voice
 
-CLARITY = 0.1
+CLARITY = 0.5
 """What one unit of the aligner's score counts in units of the cosine of two voices."""
 
 

@@ -23,6 +23,7 @@ from valle.tokenizers.codecs.losses import (
     consistency_loss,
     discriminator_loss,
     feature_matching_loss,
+    spread_loss,
 )
 from valle.tokenizers.codecs.registry import load_weights
 from valle.tokenizers.codecs.usage import CodebookUsage, collapse
@@ -33,11 +34,13 @@ from valle.tokenizers.errors import UserError
 class CodecLossWeights:
     """The lambdas of eq. 2, each a factor of a mean: over discriminators, over their layers, over the channels.
 
-    `time`: of the difference of the waveforms; `voice`, `phones` and `speakers`: see `CodecTask`.
+    `time`: of the difference of the waveforms; `spread`: see `spread_loss`; `voice`, `phones` and `speakers`: see
+    `CodecTask`.
     """
 
     time: float = 0.0
     mel: float = 15.0
+    spread: float = 0.0
     adversarial: float = 1.0
     feature_matching: float = 2.0
     commitment: float = 0.25
@@ -261,8 +264,11 @@ class CodecTask(LightningModule):
 
     def _train_codec(self, out: CodecOutput, batch: Any, own_voice: Tensor, judged: bool) -> None:
         weights, wav = self.weights, batch.wav
-        mel = self.mel(out.wav, wav)
+        spectra, targets = self.mel.spectra(out.wav), self.mel.spectra(wav)
+        mel = self.mel.distance(spectra, targets)
         losses = {"mel": mel * weights.mel, "commitment": out.commitment * weights.commitment}
+        if weights.spread:
+            losses["spread"] = spread_loss(spectra, targets) * weights.spread
         if weights.time:
             losses["time"] = F.l1_loss(out.wav.float(), wav) * weights.time
         if out.time_invariant_commitment is not None:

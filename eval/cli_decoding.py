@@ -21,7 +21,7 @@ CHECKS = {
     "memory": "what a process keeps of a thousand requests",
 }
 _EXAMPLE = """examples:
-  valle eval decoding --out results/decoding                   # all; an hour on two CPU cores
+  valle eval decoding --out results/decoding      # all: an hour of speech, and 1,200 sentences
   valle eval decoding --checks seams leaks --sentences 20"""
 
 
@@ -57,8 +57,8 @@ def _run(args: argparse.Namespace) -> int:
 
     if unknown := [name for name in args.checks if name not in CHECKS]:
         raise UserError(f"--checks: unknown check '{unknown[0]}'; known: {', '.join(CHECKS)}")
-    if not 2 <= args.minutes <= 15 or not 1 <= args.sentences <= 100 or args.requests < 1:
-        raise UserError("--minutes must be 2 to 15, --sentences 1 to 100, --requests at least 1")
+    if args.minutes < 2 or not 1 <= args.sentences <= 100 or args.requests < 1:
+        raise UserError("--minutes must be 2 or more, --sentences 1 to 100, --requests at least 1")
     if args.out:
         check_folder(args.out)
     checks = _checks(args)

@@ -18,9 +18,6 @@ from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer, split_sentences
 from valle.voice import Voice
 
-MAX_CHARACTERS = 20_000
-"""About twenty minutes of speech."""
-
 SENTENCE_CHARACTERS = 200
 """At most so many are spoken in one go."""
 DIGIT_CHARACTERS = 5
@@ -81,11 +78,9 @@ class Piece:
 
 
 def cut_text(text: str, n_best: int) -> list[Piece]:
-    """The pieces of `text`. Raises `UserError` for a text that is empty or too long."""
+    """The pieces of `text`. Raises `UserError` for a text that is empty."""
     if not text.strip():
         raise UserError("the text is empty; give something to say")
-    if len(text) > MAX_CHARACTERS:
-        raise UserError(f"the text has {len(text):,} characters; give at most {MAX_CHARACTERS:,} at a time")
     texts = [piece for sentence in split_sentences(text, SENTENCE_CHARACTERS) for piece in _cut_numbers(sentence)]
     # A line of asterisks between two paragraphs is nothing to say, but no mistake either.
     texts = [piece for piece in texts if any(c.isalnum() for c in piece)] or texts

@@ -19,6 +19,8 @@ from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import NothingToSayError
 from valle.voice import Voice
 
+MAX_CHARACTERS = 20_000
+"""Of a text whose speech comes as a whole: about twenty minutes. Streams have no limit."""
 FIRST_SECONDS = 0.2
 """Audio in the first chunk of a stream."""
 CHUNK_SECONDS = 0.5
@@ -45,6 +47,10 @@ class Task:
     ) -> None:
         self.bundle, self.sampling, self.voice = bundle, sampling, voice
         self.seed, self.language, self.takes = seed, language, takes
+        if not stream and len(text) > MAX_CHARACTERS:
+            raise UserError(
+                f"the text has {len(text):,} characters; give at most {MAX_CHARACTERS:,} at a time, or stream it"
+            )
         self.pieces = cut_text(text, takes.n_best)
         self.codes: list[Tensor] = []
         """[n_q, T] of each piece that is done."""

@@ -13,10 +13,11 @@ from valle.eval.decoding.findings import Finding
 from valle.eval.lists import Recording
 from valle.eval.similarity import SpeakerModel, Voice, embed_all, likeness
 from valle.eval.stats import estimate
-from valle.pieces import MAX_CHARACTERS
 from valle.speech import SpeechChunk
 from valle.tokenizers.errors import UserError
 
+CHARACTERS_A_MINUTE = 2000
+"""More than the fastest speaker says."""
 DRIFT = 0.03
 """The last minute may be so much more or less like the prompt than the first."""
 GROWTH_MB = 32
@@ -35,7 +36,8 @@ def check_long_text(
 
     Each minute is listened to and forgotten before the next, as a player would.
     """
-    text = _long(sentences)
+    rounds = -(-minutes * CHARACTERS_A_MINUTE // sum(map(len, sentences)))
+    text = " ".join([*sentences] * rounds)
     changes, ends, growths = [], [], []
     for prompt in prompts:
         voice = cloner.make_voice(prompt.path)
@@ -75,9 +77,3 @@ def whole_minutes(chunks: Iterable[SpeechChunk], sample_rate: int, minutes: int)
             if given == minutes:
                 return
     raise UserError(f"the text was over within minute {given + 1} of {minutes}; lower --minutes")
-
-
-def _long(sentences: Sequence[str]) -> str:
-    """As many rounds of `sentences` as may be said at once."""
-    round_ = " ".join(sentences) + " "
-    return round_ * max(1, MAX_CHARACTERS // len(round_))

@@ -13,8 +13,9 @@ import valle
 from valle import VoiceCloner
 from valle.joining import FADE_SECONDS, SENTENCE_PAUSE
 from valle.lm import Sampling
-from valle.pieces import MAX_CHARACTERS, cut_text
+from valle.pieces import cut_text
 from valle.speech import Speech
+from valle.task import MAX_CHARACTERS
 from valle.tokenizers.codecs import SpeechCodes
 from valle.tokenizers.errors import UserError
 
@@ -124,6 +125,11 @@ def test_other_languages_are_spoken(cloner: VoiceCloner) -> None:
 
 def test_a_line_of_punctuation_does_not_stop_a_text(cloner: VoiceCloner) -> None:
     assert cloner.clone("One.\n\n* * *\n\nTwo.", PROMPT).seconds > 0
+
+
+def test_a_stream_may_be_of_any_length(cloner: VoiceCloner) -> None:
+    chunk = next(cloner.stream("It goes on and on. " * (MAX_CHARACTERS // 10), PROMPT))
+    assert 0 < len(chunk.wav) < 16_000
 
 
 @pytest.mark.parametrize("text", ["Yes. 你好。 No.", "你好。 Yes. No.", "Yes. No. 你好。"])

@@ -14,7 +14,16 @@ class Place:
     part: int = 0
     parts: int = 1
     local_rank: int | None = None
-    """Its number on its machine, and so of its GPU; None where each process may take all of the machine."""
+    """Its number on its machine; None where each process may take all of the machine."""
+
+    def device(self, device: str) -> str:
+        """`device`, and if that is "cuda", which GPU of the machine is this process's."""
+        if device != "cuda" or self.local_rank is None:
+            return device
+        import torch
+
+        # A launcher may show each process its own GPU alone, which is then number 0.
+        return f"cuda:{self.local_rank % max(1, torch.cuda.device_count())}"
 
 
 def parse_part(text: str) -> Place:

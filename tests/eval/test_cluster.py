@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from valle.eval.cluster import Place, parse_part
 from valle.tokenizers.errors import UserError
@@ -21,3 +22,10 @@ def test_a_launcher_says_which_part(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in torchrun.items():
         monkeypatch.setenv(name, value)
     assert parse_part("auto") == Place(5, 8, 1)
+
+
+def test_each_process_of_a_machine_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert [Place(5, 8, rank).device("cuda") for rank in (0, 3, 5)] == ["cuda:0", "cuda:3", "cuda:1"]
+    assert Place(0, 2).device("cuda") == "cuda"
+    assert [Place(5, 8, 1).device(other) for other in ("cpu", "cuda:2")] == ["cpu", "cuda:2"]

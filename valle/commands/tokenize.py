@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from valle.outputs import check_folder
 from valle.tokenizers.errors import UserError
@@ -39,7 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the shards that are missing."""
-    part, parts = _part(args.part)
+    from valle.eval.cluster import parse_part
+
+    place = parse_part(args.part)
     if args.hours is not None and not args.dry_run:
         raise UserError("--hours goes with --dry-run")
     if args.out is None and not args.dry_run:
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         from valle.data.sizing import size_up
 
         sizing = size_up(args.cuts, args.codec, text, aligner=aligner, device=args.device)
-        print(sizing.table(args.jobs * parts, args.hours))
+        print(sizing.table(args.jobs * place.parts, args.hours))
         return 0
     report = tokenize(
         args.cuts,
@@ -65,25 +66,12 @@ def run(args: argparse.Namespace) -> int:
         args.codec,
         text,
         aligner=aligner,
-        device=args.device,
+        device=place.device(args.device),
         shard_size=args.shard_size,
         speed=args.speed,
         jobs=args.jobs,
-        part=part - 1,
-        parts=parts,
+        part=place.part,
+        parts=place.parts,
     )
     print(report.table())
     return 0
-
-
-def _part(text: str) -> tuple[int, int]:
-    """Number and count of the parts, from 1."""
-    if text == "auto":
-        for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-            if rank in os.environ and size in os.environ:
-                return int(os.environ[rank]) + 1, int(os.environ[size])
-        raise UserError("--part auto: neither torchrun (RANK, WORLD_SIZE) nor SLURM (SLURM_PROCID) has started this")
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UserError(f"--part must be I/N with 1 <= I <= N, such as 2/8, got '{text}'")
-    return int(number), int(count)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from valle.data.shards import TokenizedUtterance
+from valle.tokenizers.codecs.base import frame_mask
 
 
 @dataclass
@@ -67,9 +68,9 @@ class LMBatch:
         ):
             if not 1 <= int(lengths.min()) <= int(lengths.max()) <= padded.shape[-1]:
                 raise ValueError(f"{name} must be in 1..{padded.shape[-1]}, got {lengths.tolist()}")
-        if self.phonemes.masked_fill(inside(self.phoneme_lengths, self.phonemes.shape[1]), 0).any():
+        if self.phonemes.masked_fill(frame_mask(self.phoneme_lengths, self.phonemes.shape[1]), 0).any():
             raise ValueError("phonemes must be 0 beyond an utterance's length")
-        if self.codes.masked_fill(inside(self.code_lengths, self.codes.shape[2])[:, None], 0).any():
+        if self.codes.masked_fill(frame_mask(self.code_lengths, self.codes.shape[2])[:, None], 0).any():
             raise ValueError("codes must be 0 beyond an utterance's length")
         if self.durations is not None and not torch.equal(self.durations.sum(dim=1), self.code_lengths):
             raise ValueError("durations must sum to the code lengths")
@@ -80,11 +81,6 @@ class LMBatch:
     def to(self, device: torch.device | str) -> LMBatch:
         """The batch on a device."""
         return LMBatch(*(None if t is None else t.to(device, non_blocking=True) for t in vars(self).values()))  # type: ignore[arg-type]
-
-
-def inside(lengths: Tensor, size: int) -> Tensor:
-    """Mask [B, size], True where the position lies within its row's length."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 def _rows(tensor: Tensor | None, size: int) -> bool:

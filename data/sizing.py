@@ -69,15 +69,9 @@ def size_up(
         sample.append(cut)
         total += cut.duration
     codec = load_codec(codec_dir, device)
-    header = TokenHeader(
-        codec=codec.spec,
-        codec_hash=codec.fingerprint,
-        text_tokenizer=text_tokenizer.to_dict(),
-        text_tokenizer_hash=text_tokenizer.fingerprint,
-        aligner_hash=aligner.fingerprint if aligner else None,
-        cuts_hash=manifest_hash(cuts),
-        utterances=len(sample),
-        shard_size=len(sample),
+    aligner_hash = aligner.fingerprint if aligner else None
+    header = TokenHeader.made_with(
+        codec, text_tokenizer, aligner_hash, manifest_hash(cuts), len(sample), shard_size=len(sample)
     )
     with tempfile.TemporaryDirectory() as folder:
         maker = ShardMaker(Path(folder), header, codec, text_tokenizer, aligner, batch_seconds)

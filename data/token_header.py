@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from valle.tokenizers.codecs.base import CodecSpec
+from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.text import TextTokenizer
 
 FORMAT_VERSION = 1
 
@@ -32,6 +33,30 @@ class TokenHeader:
     speed: float = 1.0
     """At which the recordings were played; see `valle.data.tokenize`."""
     format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def made_with(
+        cls,
+        codec: SpeechCodec,
+        text: TextTokenizer,
+        aligner_hash: str | None,
+        cuts_hash: str,
+        utterances: int,
+        shard_size: int,
+        speed: float = 1.0,
+    ) -> TokenHeader:
+        """The header of tokens that this codec and this text tokenizer make."""
+        return cls(
+            codec=codec.spec,
+            codec_hash=codec.fingerprint,
+            text_tokenizer=text.to_dict(),
+            text_tokenizer_hash=text.fingerprint,
+            aligner_hash=aligner_hash,
+            cuts_hash=cuts_hash,
+            utterances=utterances,
+            shard_size=shard_size,
+            speed=speed,
+        )
 
     @property
     def shards(self) -> int:

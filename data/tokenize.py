@@ -100,16 +100,9 @@ def tokenize(
     out = Path(out)
     all_cuts = list(load_cuts(cuts))
     codec = load_codec(codec_dir, device)
-    header = TokenHeader(
-        codec=codec.spec,
-        codec_hash=codec.fingerprint,
-        text_tokenizer=text_tokenizer.to_dict(),
-        text_tokenizer_hash=text_tokenizer.fingerprint,
-        aligner_hash=aligner.fingerprint if aligner else None,
-        cuts_hash=manifest_hash(cuts),
-        utterances=len(all_cuts),
-        shard_size=shard_size,
-        speed=speed,
+    aligner_hash = aligner.fingerprint if aligner else None
+    header = TokenHeader.made_with(
+        codec, text_tokenizer, aligner_hash, manifest_hash(cuts), len(all_cuts), shard_size, speed
     )
     _begin(out, header, cuts)
     groups = {i: all_cuts[i * shard_size : (i + 1) * shard_size] for i in range(part, header.shards, parts)}

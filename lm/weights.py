@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from valle.lm.ar import ARModel
@@ -34,16 +34,19 @@ def save_lm(model: ARModel | NARModel, folder: Path | str, kind: str, dtype: tor
 
 
 def load_lm(folder: Path | str, kind: str) -> ARModel | NARModel:
-    """The model that `save_lm` wrote, in float32 and eval mode."""
+    """The model that `save_lm` wrote, in float32 and eval mode. Raises `UserError` for a file that is damaged."""
     path = Path(folder) / f"{kind}.safetensors"
     if not path.is_file():
         raise UserError(f"{path}: no such file; is this the folder of a model?")
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("kind") != kind:
-            raise UserError(f"{path}: holds a model of kind {metadata.get('kind')!r}, not {kind!r}")
-        model = MODELS[kind](LMConfig.from_dict(json.loads(metadata["config"])))
-        model.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("kind") != kind:
+                raise UserError(f"{path}: holds a model of kind {metadata.get('kind')!r}, not {kind!r}")
+            model = MODELS[kind](LMConfig.from_dict(json.loads(metadata["config"])))
+            model.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
+    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}); copy the model folder again") from error
     return model.eval()
 
 

@@ -166,12 +166,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def _load_lm(
     folder: Path, kind: str, model_class: type[Model], config: dict[str, Any], device: str | torch.device
 ) -> Model:
-    path = folder / f"{kind}.safetensors"
-    try:
-        model = load_lm(folder, kind)
-    except (SafetensorError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); copy the model folder again") from error
+    model = load_lm(folder, kind)
     assert isinstance(model, model_class)
     if model.config.to_dict() != config:
-        raise UserError(f"{path} is not the model that config.json describes; copy the model folder again")
+        raise UserError(f"{folder}/{kind}.safetensors is not the model that config.json describes; copy both again")
     return model.to(device)

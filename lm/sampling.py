@@ -46,7 +46,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.temperature <= 0 or self.duration_temperature <= 0 or self.nar_temperature < 0:
-            raise UserError("sampling: temperatures must be above 0 (use greedy: true for the most probable code)")
+            raise UserError("sampling: temperatures must be above 0; near 0 the most probable code is taken")
         if self.top_k < 0 or not 0 < self.top_p <= 1:
             raise UserError(f"sampling: needs top_k >= 0 and 0 < top_p <= 1, got {self.top_k} and {self.top_p}")
         if self.ras_window < 0 or not 0 <= self.ras_threshold <= 1:

@@ -58,16 +58,21 @@ class Zero(DeepSpeedStrategy):
             raise UserError(
                 "trainer.strategy deepspeed_stage_N needs NVIDIA GPUs; for a try here: deepspeed_cpu_stage_N"
             )
+        self._check_averaging()
         super().setup_environment()
+
+    def _check_averaging(self) -> None:
+        module = self.lightning_module
+        assert module is not None
+        if self.zero_stage_3 and any(isinstance(callback, WeightAveraging) for callback in module.trainer.callbacks):
+            raise UserError(
+                "ZeRO stage 3 leaves no device with the whole weights that the callback EMA averages: use stage 2, or "
+                "do without averages (--trainer.callbacks '[]')"
+            )
 
     def init_deepspeed(self) -> None:
         module = self.lightning_module
         assert module is not None
-        averaging = any(isinstance(callback, WeightAveraging) for callback in module.trainer.callbacks)
-        if self.zero_stage_3 and averaging:
-            raise UserError(
-                "averaged weights (EMA) need whole weights on each device: use deepspeed_stage_2, or no EMA"
-            )
         # Stage 3 checks gradients in fp16 only, so here they are dropped as they are made, if the loss is not finite.
         for parameter in module.parameters():
             if self.zero_stage_3 and parameter.requires_grad:
@@ -121,7 +126,7 @@ class Zero(DeepSpeedStrategy):
         if whole["processes"] != self.world_size:
             raise UserError(
                 f"{path} is that of {whole['processes']} processes, now there are {self.world_size}; "
-                "continue with as many, or start a new run from its exported model (--model.start_from)"
+                "continue with as many, or export it and start a new run from that model (--model)"
             )
         state = super().load_checkpoint(path, weights_only)
         if "averaging_state" in state:
@@ -161,6 +166,7 @@ class CPUZero(Zero):
     def setup_environment(self) -> None:
         if not isinstance(self.accelerator, CPUAccelerator):
             raise UserError("deepspeed_cpu_stage_N is for a try on CPUs; on GPUs it is deepspeed_stage_N")
+        self._check_averaging()
         # Lightning's own refuses CPUs, and all else that it does is its parents'.
         super(DeepSpeedStrategy, self).setup_environment()
 

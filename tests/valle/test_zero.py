@@ -182,6 +182,10 @@ def test_what_does_not_fit_is_said(tokens: Path, tmp_path: Path, capsys: pytest.
     assert "written with DeepSpeed" in capsys.readouterr().err
     assert main(["train", "ar", *settings(tmp_path, tokens, 1, "deepspeed_stage_4")]) == 2
     assert "known with DeepSpeed are deepspeed_stage_1" in capsys.readouterr().err
+    stage_3 = settings(tmp_path / "new", tokens, 1, "deepspeed_cpu_stage_3")
+    averaged = ["--trainer.accelerator=cpu", '--trainer.callbacks=[{"class_path": "valle.lm.ema.EMA"}]']
+    assert main(["train", "ar", *stage_3, *averaged]) == 2
+    assert "ZeRO stage 3 leaves no device with the whole weights" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what to do without a GPU")

@@ -60,8 +60,12 @@ def read_sentences(path: str | Path) -> list[str]:
     """The lines of a text file, without empty ones."""
     try:
         lines = [" ".join(line.split()) for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; give a text file with a sentence on each line"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from error
     sentences = [line for line in lines if any(c.isalpha() for c in line)]
     if not sentences:
         raise UserError(f"{path} holds no sentence; it must have one on each line")

@@ -38,7 +38,7 @@ def find_checkpoint(path: str | Path) -> Path:
     """`path` if it is a checkpoint, the newest whole one in it if it is the folder of a run."""
     path = Path(path)
     if not path.exists():
-        raise UserError(f"checkpoint not found: {path}")
+        raise UserError(f"{path} does not exist; give the folder of a run of 'valle train', or a checkpoint")
     found = newest_whole(path) if path.is_dir() and not (path / WEIGHTS).exists() else path
     if found is None:
         raise UserError(f"{path} holds no checkpoint (step=*.ckpt)")

@@ -69,7 +69,7 @@ def run(argv: Sequence[str]) -> int:
     # Only training takes options that it does not list: they are the settings of its YAML files.
     args, rest = parser.parse_known_args(argv)
     if rest and not getattr(args, "takes_rest", False):
-        parser.error(f"unknown option: {rest[0]}")
+        raise UserError(f"unknown option: {rest[0]} (see 'valle {args.command} --help')")
     args.rest = rest
     try:
         return args.run(args)

@@ -145,7 +145,7 @@ def build(kind: str, args: Sequence[str]) -> TrainCLI:
     try:
         return TrainCLI(kind, args)
     except (jsonargparse.ArgumentError, MisconfigurationException) as error:
-        raise UserError(f"train {kind}: {_first_cause(str(error))}") from error
+        raise UserError(f"train {kind}: {_one_line(str(error))}") from error
 
 
 def train(kind: str, args: Sequence[str], model: str | None = None) -> None:
@@ -219,5 +219,5 @@ def _load(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _first_cause(message: str) -> str:
+def _one_line(message: str) -> str:
     return " ".join(message.split())

@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     """Train, or continue training."""
     if args.kind == "aligner":
         return _train_aligner(args)
+    if not (args.config or args.rest or args.print_config):
+        raise UserError(f"--config is missing; to try it out: --config configs/{args.kind}/tiny.yaml")
     options = [word for path in args.config for word in ("--config", str(find_config(path)))]
 
     from valle.train import train

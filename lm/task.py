@@ -228,7 +228,9 @@ class NARTask(LMTask):
         codec: str | None = None,
         start: StartConfig = StartConfig(),
     ) -> None:
-        """In training up to a third of an utterance, at most `max_prompt_frames` (VALL-E: 3 s), serves as prompt.
+        """In training up to a third of an utterance, at most `max_prompt_frames`, serves as prompt.
+
+        VALL-E has 3 s, which is the default at 50 frames a second.
 
         `codec`: see `ARTask`.
         """

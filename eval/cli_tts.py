@@ -13,6 +13,7 @@ from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
     from valle.eval.cluster import Place
+    from valle.eval.manner import Manner
     from valle.eval.stats import Estimate
     from valle.eval.trial_lists import TrialList
     from valle.eval.tts_scores import TTSReport
@@ -37,25 +38,13 @@ def add_tts_commands(subparsers: Any) -> None:
         epilog=_TTS_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_list(tts)
+    add_run_options(tts)
     tts.usage = "valle eval tts [--list LIST] [--model M | --wavs DIR] [options]"
     add = tts.add_argument
-    add("--model", metavar="M", help="model folder or Hub id (default: the embedded model)")
     add("--wavs", type=Path, metavar="DIR", help="judge another system's DIR/<id>.wav instead of a model")
-    add("--no-prompt-text", action="store_true", help="do not give the model the prompts' transcripts")
-    add("--recogniser", default="pocketsphinx", metavar="R", help="pocketsphinx (default), hubert or whisper-SIZE")
-    add("--recogniser-model", metavar="M", help="folder or Hub id of its weights")
-    add("--speaker-model", default="resemblyzer", metavar="S", help="resemblyzer (default) or wavlm")
-    add("--speaker-weights", metavar="M", help="folder or Hub id of its weights")
-    add("--naturalness", nargs="+", default=[], metavar="N", help="of dnsmos utmos=FILE nisqa=FILE (default: none)")
-    add("--no-reading", action="store_true", help="do not look for skipped and repeated words (English only)")
-    add("--seed", type=int, default=0, help="of synthesis and intervals (default: 0)")
-    add("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
-    add("--jobs", type=int, default=1, metavar="N", help="processes; with cuda, one for each GPU (default: 1)")
-    add("--threads", type=int, default=1, metavar="N", help="of each process (default: 1); part of the result")
+    add("--speak", nargs="+", default=[], metavar="S", help="NAME=VALUE: retries n_best precision temperature ...")
     add("--part", default="1/1", metavar="I/N", help="do the I-th of N parts of the work, or 'auto'")
     add("--out", type=Path, metavar="DIR", help="keep results, audio and all in between here")
-    add("--json", action="store_true", help="print results as JSON")
     tts.set_defaults(run=_run_tts)
 
     jobs = subparsers.add_parser(
@@ -68,6 +57,25 @@ def add_tts_commands(subparsers: Any) -> None:
     _add_list(jobs)
     jobs.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for jobs.tsv and prompts/")
     jobs.set_defaults(run=_run_jobs)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options of an evaluation: what is said, by which model, who judges, where it is computed."""
+    _add_list(parser)
+    add = parser.add_argument
+    add("--model", metavar="M", help="model folder or Hub id (default: the embedded model)")
+    add("--no-prompt-text", action="store_true", help="do not give the model the prompts' transcripts")
+    add("--recogniser", default="pocketsphinx", metavar="R", help="pocketsphinx (default), hubert or whisper-SIZE")
+    add("--recogniser-model", metavar="M", help="folder or Hub id of its weights")
+    add("--speaker-model", default="resemblyzer", metavar="S", help="resemblyzer (default) or wavlm")
+    add("--speaker-weights", metavar="M", help="folder or Hub id of its weights")
+    add("--naturalness", nargs="+", default=[], metavar="N", help="of dnsmos utmos=FILE nisqa=FILE (default: none)")
+    add("--no-reading", action="store_true", help="do not look for skipped and repeated words (English only)")
+    add("--seed", type=int, default=0, help="of synthesis and intervals (default: 0)")
+    add("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    add("--jobs", type=int, default=1, metavar="N", help="processes; with cuda, one for each GPU (default: 1)")
+    add("--threads", type=int, default=1, metavar="N", help="of each process (default: 1); part of the result")
+    add("--json", action="store_true", help="print results as JSON")
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
@@ -103,35 +111,40 @@ def _run_jobs(args: argparse.Namespace) -> int:
 
 def _run_tts(args: argparse.Namespace) -> int:
     from valle.eval.cluster import parse_part
+    from valle.eval.manner import Manner
     from valle.outputs import check_folder
+
+    place, manner = parse_part(args.part), Manner.parse(args.speak)
+    if args.speak and args.wavs:
+        raise UserError("--speak is for a model, not for --wavs")
+    if place.parts > 1 and not args.out:
+        raise UserError("--part needs --out DIR, a folder that all parts share")
+    if not args.out:
+        with tempfile.TemporaryDirectory() as folder:
+            return _show(args, evaluate(args, Path(folder), place, manner), place)
+    check_folder(args.out)
+    return _show(args, evaluate(args, args.out, place, manner), place)
+
+
+def evaluate(
+    args: argparse.Namespace, folder: Path, place: Place, manner: Manner
+) -> tuple[TTSReport, dict[str, Any]] | None:
+    """The report, and what it depends on, of the options of `add_run_options`; None where other parts are to do."""
+    from valle.device import find_device
+    from valle.eval.judging import JudgeNames
+    from valle.eval.tts import Plan, evaluate_tts, identity
+    from valle.eval.tts_results import write_tts_results
 
     for option in ("jobs", "threads"):
         if getattr(args, option) < 1:
             raise UserError(f"--{option} must be 1 or more, got {getattr(args, option)}")
-    place = parse_part(args.part)
-    if place.parts > 1 and not args.out:
-        raise UserError("--part needs --out DIR, a folder that all parts share")
-    if args.out:
-        check_folder(args.out)
-        return _evaluate(args, args.out, place)
-    with tempfile.TemporaryDirectory() as folder:
-        return _evaluate(args, Path(folder), place)
-
-
-def _evaluate(args: argparse.Namespace, folder: Path, place: Place) -> int:
-    from valle.device import find_device
-    from valle.eval.judging import JudgeNames
-    from valle.eval.tts import Plan, evaluate_tts, identity
-    from valle.eval.tts_results import tts_results, write_tts_results
-
-    device = str(find_device(args.device))
-    if device == "cuda" and place.local_rank is not None:
-        device = f"cuda:{place.local_rank}"
+    device = place.device(str(find_device(args.device)))
     listed = _open_list(args)
     plan = Plan(
         trials=listed.trials,
         recordings=listed.recordings,
         model=args.model,
+        manner=manner,
         wavs=args.wavs,
         use_prompt_text=not args.no_prompt_text,
         judges=JudgeNames(
@@ -148,8 +161,7 @@ def _evaluate(args: argparse.Namespace, folder: Path, place: Place) -> int:
     )
     report = evaluate_tts(plan, folder, jobs=args.jobs, part=place.part, parts=place.parts)
     if report is None:
-        print(f"part {place.part + 1} of {place.parts} is done; the last one writes the results", file=sys.stderr)
-        return 0
+        return None
     config = {
         "list": Path(args.list).name,
         "protocol": args.protocol,
@@ -158,10 +170,20 @@ def _evaluate(args: argparse.Namespace, folder: Path, place: Place) -> int:
         **identity(plan),
     }
     write_tts_results(folder, report, config, args.seed)
+    return report, config
+
+
+def _show(args: argparse.Namespace, found: tuple[TTSReport, dict[str, Any]] | None, place: Place) -> int:
+    from valle.eval.tts_results import tts_results
+
+    if found is None:
+        print(f"part {place.part + 1} of {place.parts} is done; the last one writes the results", file=sys.stderr)
+        return 0
+    report, config = found
     print(json.dumps(tts_results(report, config, args.seed), indent=2) if args.json else describe_tts(report))
     if args.out:
         print(
-            f"wrote {folder / 'results.json'}; look at it: valle eval report {folder} --out report.html",
+            f"wrote {args.out / 'results.json'}; look at it: valle eval report {args.out} --out report.html",
             file=sys.stderr,
         )
     return 0

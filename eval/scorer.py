@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from valle.eval.recognisers import Recogniser
-from valle.eval.similarity import SpeakerModel, embed_all, likeness
+from valle.eval.recognisers import Recogniser, build_recogniser
+from valle.eval.similarity import SpeakerModel, build_speaker_model, embed_all, likeness
 from valle.eval.text import score_text
+from valle.tokenizers.errors import UserError
 from valle.voice import Voice
+
+JUDGES = ("own", "cer", "sim", "both")
+"""By whom the best take may be chosen."""
 
 
 class TakeScorer:
@@ -32,3 +36,13 @@ class TakeScorer:
             # A take in which no voice is found is like nobody.
             scores = [s + (likeness(own, take).value or 0.0) for s, take in zip(scores, takes, strict=True)]
         return scores
+
+
+def build_scorer(best_by: str) -> TakeScorer | None:
+    """By the default recogniser's character errors ("cer"), the likeness to the prompt ("sim"), "both"; "own": None."""
+    if best_by not in JUDGES:
+        raise UserError(f"the best take cannot be chosen by '{best_by}'; known: {', '.join(JUDGES)}")
+    if best_by == "own":
+        return None
+    recogniser = build_recogniser() if best_by != "sim" else None
+    return TakeScorer(recogniser, build_speaker_model() if best_by != "cer" else None)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from valle.eval.fingerprint import hash_files, hash_model
 from valle.eval.judging import SAMPLE_RATE, JudgeNames, Judges
 from valle.eval.lists import Recording
+from valle.eval.manner import Manner
 from valle.eval.run_folder import Made, RunFolder, find_output
 from valle.eval.trials import Trial
 from valle.eval.tts_scores import TTSReport, score_run
@@ -51,6 +52,8 @@ class Plan:
     """Real ones for the context; without any there is none."""
     model: str | None = None
     """Model folder or Hub id; None: the embedded one."""
+    manner: Manner = field(default_factory=Manner)
+    """How it speaks."""
     wavs: Path | None = None
     """Folder with another system's outputs, `<trial id>.wav`: then nothing is synthesised."""
     use_prompt_text: bool = True
@@ -99,7 +102,7 @@ def identity(plan: Plan, cloner: Cloner | None = None) -> dict[str, Any]:
     elif cloner:
         system = {"class": type(cloner).__name__}
     else:
-        system = {"model": plan.model or "embedded", "hash": hash_model(plan.model)}
+        system = {"model": plan.model or "embedded", "hash": hash_model(plan.model), **plan.manner.to_dict()}
     clips = {t.prompt_id: t.prompt for t in plan.trials}.values()
     judges = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(plan.judges).items()}
     return {
@@ -153,7 +156,7 @@ def _work(
     for piece in pieces:
         for item in piece:
             if item.kind == "trials" and not store.is_made(item.id):
-                cloner = cloner or _load_cloner(plan.model, device)
+                cloner = cloner or plan.manner.cloner(plan.model, device)
                 _synthesise(cloner, store, plan, item.number)
         wavs = [_load(item.path or store.output(item.id)) for item in piece]
         for item, judgement in zip(piece, judges.judge(wavs, [item.text for item in piece]), strict=True):
@@ -204,9 +207,3 @@ def _work_all(plan: Plan, folder: Path, pieces: list[list[_Item]], device: str) 
 
 def _device_of_worker(device: str, worker: int) -> str:
     return f"cuda:{worker % torch.cuda.device_count()}" if device == "cuda" else device
-
-
-def _load_cloner(model: str | None, device: str) -> Cloner:
-    from valle.cloner import VoiceCloner
-
-    return VoiceCloner.from_pretrained(model, device)

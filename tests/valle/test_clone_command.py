@@ -78,3 +78,11 @@ def test_bench_decode_measures_and_draws(model: Path, tmp_path: Path, capsys: py
         assert row["share_of_limit"] > 0
         assert (row["speedup"] is None) == (row["batch"] > 1)
     assert result["cloning"]["first_chunk_seconds"] > 0
+
+
+def test_the_best_take_is_kept(model: Path, recordings: Path, tmp_path: Path) -> None:
+    base = ["clone", "--model", str(model), "--prompt", str(recordings / PROMPT), "--text", "Yes.", "--device", "cpu"]
+    options = ["--n-best", "2", "--retries", "0", "--out", str(tmp_path / "out.wav")]
+    assert main([*base, *options]) == 0
+    assert (tmp_path / "out.wav").exists()
+    assert main([*base, *options, "--best-by", "luck"]) == 2

@@ -18,7 +18,7 @@ from valle.tokenizers.errors import UserError
 if TYPE_CHECKING:
     from valle.cloner import VoiceCloner
     from valle.lm import Sampling
-    from valle.pieces import Scorer, Takes
+    from valle.pieces import Takes
     from valle.speech import Outcome, SpeechChunk
 
 _EPILOG = """examples:
@@ -48,10 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--top-p", type=float, metavar="P", help="choose among codes of this total probability")
     add("--ras-window", type=int, metavar="N", help="frames of repetition-aware sampling; 0: off")
     add("--retries", type=int, default=2, metavar="N", help="more takes of what went wrong (default: 2)")
-    add("--n-best", type=int, default=1, metavar="N", help="keep the best of N takes (needs valle[eval])")
-    add(
-        "--best-by", choices=("cer", "sim", "both"), default="both", metavar="BY", help="cer, sim, both (default: both)"
-    )
+    add("--n-best", type=int, default=1, metavar="N", help="keep the best of N takes")
+    judges = ("own", "cer", "sim", "both")
+    add("--best-by", choices=judges, default="own", metavar="BY", help="own (default); with valle[eval] cer, sim, both")
     add("--model", metavar="M", help="folder or Hugging Face Hub id (default: embedded)")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, mps (default: auto)")
     add("--precision", default="auto", metavar="P", help="auto, fp32, bf16, int8 (default: auto)")
@@ -148,20 +147,16 @@ def _load(args: argparse.Namespace) -> tuple[VoiceCloner, Sampling, Takes]:
     from valle.cloner import VoiceCloner
     from valle.pieces import Takes
 
-    takes = Takes(args.n_best, _scorer(args) if args.n_best > 1 else None, args.retries)
+    scorer = None
+    if args.n_best > 1 and args.best_by != "own":
+        from valle.eval.scorer import build_scorer
+
+        scorer = build_scorer(args.best_by)
+    takes = Takes(args.n_best, scorer, args.retries)
     cloner = VoiceCloner.from_pretrained(args.model, args.device, args.precision)
     options = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "ras_window")}
     given = {name: value for name, value in options.items() if value is not None}
     return cloner, replace(cloner.bundle.sampling, **given), takes
-
-
-def _scorer(args: argparse.Namespace) -> Scorer:
-    from valle.eval.recognisers import build_recogniser
-    from valle.eval.scorer import TakeScorer
-    from valle.eval.similarity import build_speaker_model
-
-    recogniser = build_recogniser() if args.best_by in ("cer", "both") else None
-    return TakeScorer(recogniser, build_speaker_model() if args.best_by in ("sim", "both") else None)
 
 
 def _text(args: argparse.Namespace) -> str:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from valle.cloner import VoiceCloner
 from valle.eval.scorer import build_scorer
 from valle.lm import Sampling
@@ -70,3 +72,6 @@ class Speaker:
 
     def clone(self, text: str, prompt: Path, prompt_text: str | None = None, seed: int = 0) -> Speech:
         return self.cloner.clone(text, prompt, prompt_text, seed, self.sampling, takes=self.takes)
+
+    def resynthesise(self, prompt: Path) -> tuple[Tensor, int]:
+        return self.cloner.resynthesise(prompt)

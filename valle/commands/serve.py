@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         concurrent=args.concurrent,
     )
     keys = ApiKeys.read(args.api_key_file) if args.api_key_file else ApiKeys({})
+    if not args.api_key_file and args.host not in LOCAL_HOSTS:
+        print(f"note: whoever reaches {args.host} may use this server; --api-key-file changes that", file=sys.stderr)
     voices = VoiceStore(args.voices or _default_folder(), limits.voices)
     checker = build_checker() if args.check else None
     cloner = VoiceCloner.from_pretrained(args.model, args.device)

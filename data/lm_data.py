@@ -79,6 +79,8 @@ class LMDataModule(LightningDataModule):
         val_by: Literal["utterance", "speaker"] = "utterance",
     ) -> None:
         super().__init__()
+        if not shards:
+            raise UserError("data.shards names no folder of tokens; 'valle tokenize' makes them")
         if max_utterance_seconds > max_seconds:
             raise UserError(
                 f"max_utterance_seconds ({max_utterance_seconds:g}) exceeds max_seconds of a batch ({max_seconds:g})"

@@ -121,11 +121,12 @@ def test_other_folders_can_join_if_they_were_made_alike(tokens: Path, tmp_path: 
         ({"swap_time_invariant": 1.5}, "swap_time_invariant is a share"),
         ({"min_utterance_seconds": 10.0}, r"no utterance lasts 10 to 20 s \(they last 1\.\d to \d\.\d s\)"),
         ({"val_fraction": 1.0}, "no utterance is left"),
+        ({"shards": []}, "names no folder of tokens"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tokens: Path, settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        LMDataModule([str(tokens)], **settings).setup()
+        LMDataModule(**{"shards": [str(tokens)], **settings}).setup()
 
 
 class Recorder(lightning.LightningModule):

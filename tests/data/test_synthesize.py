@@ -38,6 +38,16 @@ def test_every_voice_of_espeak_speaks() -> None:
         espeak.speak(TEXT, "nonsense")
 
 
+@pytest.mark.parametrize("name", ["flite", "festival"])
+def test_every_voice_of_an_installed_program_speaks(name: str) -> None:
+    if name not in available():
+        pytest.skip(f"{name} is not installed")
+    sounds = {voice: engine(name).speak(TEXT, voice) for voice in engine(name).voices}
+    assert all(1.0 < len(wav) / rate < 6.0 and np.abs(wav).max() > 0.05 for wav, rate in sounds.values())
+    # flite takes its default for a voice that it lacks, without a word.
+    assert len({wav.tobytes() for wav, _ in sounds.values()}) == len(sounds)
+
+
 def test_a_changed_speaker_has_the_pitch_formants_and_tempo_asked_for() -> None:
     wav, rate = engine("espeak").speak(TEXT, "en-us+m3")
     same = change_speaker(wav, rate, SpeakerChange())

@@ -100,6 +100,15 @@ def test_accumulated_gradients_are_not_torn_by_a_checkpoint(job: Callable[..., l
     assert sorted(p.name for p in (tmp_path / "run").glob("*.ckpt")) == ["step=5.ckpt", "step=6.ckpt"]
 
 
+@pytest.mark.slow
+def test_wandb_needs_no_network(job: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train("ar", job("--trainer.max_steps=2", '--run.also_log_to=["wandb"]'))
+    wandb.finish()
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
 def test_tensorboard_and_csv_are_written_below_the_run(job: Callable[..., list[str]], tmp_path: Path) -> None:
     train("ar", job("--trainer.max_steps=2", '--run.also_log_to=["tensorboard"]'))
     assert list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))

@@ -50,7 +50,7 @@ class NARModel(nn.Module):
         """
         prefix = self.prefix(phonemes, phoneme_lengths, time_invariant)
         frames = self._embed(codes, stage, prompt_lengths)
-        batch, count, _ = frames.shape
+        count = frames.shape[1]
         if prefix.context is not None:
             if durations is None:
                 raise ValueError("an aligned model needs the durations of the text tokens")

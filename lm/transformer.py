@@ -180,7 +180,7 @@ def prefix_causal_mask(prefix: Tensor, frames: int) -> Tensor:
 
     `prefix` bool [B, P] is True for the tokens that exist. Padded frames need no mask: no earlier frame sees them.
     """
-    batch, size = prefix.shape
+    size = prefix.shape[1]
     mask = torch.ones(size + frames, size + frames, dtype=torch.bool, device=prefix.device).tril()
     mask[:size, :size] = True
     exists = F.pad(prefix, (0, frames), value=True)

@@ -98,7 +98,7 @@ class Bundle:
             ar_config, nar_config = model["ar"], model["nar"]
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder}/config.json does not describe a model: {error!r}") from error
-        bundle = cls(
+        return cls(
             codec=load_codec(folder, device),
             text=text,
             ar=_load_lm(folder, "ar", ARModel, ar_config, device),
@@ -107,7 +107,6 @@ class Bundle:
             sampling=sampling,
             provenance=provenance,
         )
-        return bundle
 
 
 def check_fits(name: str, config: LMConfig, spec: CodecSpec, text: TextTokenizer) -> None:

@@ -12,8 +12,6 @@ Shapes: B utterances, L text tokens, T frames.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -23,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from valle.bench.bandwidth import synchronize
+from valle.bench.memory import peak_bytes
 from valle.data.batch import LMBatch
 from valle.lm.config import LMConfig
 from valle.lm.optim import OptimConfig, build_optimizer
@@ -113,7 +113,7 @@ def measure(
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        _wait(device)
+        synchronize(torch.device(device))
         times.append(time.perf_counter() - start)
     return TrainSpeed(
         parameters=sum(p.numel() for p in task.model.parameters()),
@@ -178,10 +178,10 @@ def matmul_speed(device: str, bf16: bool, size: int | None = None) -> float:
     a = torch.randn(size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
     best = float("inf")
     for _ in range(10):
-        _wait(device)
+        synchronize(torch.device(device))
         start = time.perf_counter()
         a @ a
-        _wait(device)
+        synchronize(torch.device(device))
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
 
@@ -214,13 +214,5 @@ def _precision(device: str, bf16: bool) -> Any:
     return torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext()
 
 
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
 def _peak_bytes(device: str) -> float:
-    if device.startswith("cuda"):
-        return float(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return float(torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else peak_bytes())

@@ -1,6 +1,6 @@
 """Which utterances go into a batch together.
 
-Lhotse's DynamicBucketingSampler is made for streams of cuts, from which it fills buckets as they come. Tokenised data
+Lhotse's DynamicBucketingSampler is made for streams of cuts, from which it fills buckets as they come. Tokenized data
 are not cuts and their durations are all known, so a sort does better and shorter: least padding, the same batches for
 a (seed, epoch) wherever a run begins, the same number for every rank, and no lhotse on the machines that train.
 """

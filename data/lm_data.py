@@ -45,7 +45,7 @@ class RequestedBatches(Dataset):
 
 
 class LMDataModule(LightningDataModule):
-    """Tokenised corpora for `valle train ar` and `valle train nar`.
+    """Tokenized corpora for `valle train ar` and `valle train nar`.
 
     Parameters
     ----------

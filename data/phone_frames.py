@@ -1,4 +1,4 @@
-"""Which text token is spoken at what time, read from a tokenised corpus with durations."""
+"""Which text token is spoken at what time, read from a tokenized corpus with durations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from valle.tokenizers.errors import UserError
 class PhoneFrames:
     """Tokens by utterance and time, from a folder that `valle tokenize --aligner` made.
 
-    The codec with which it was tokenised matters only by its frame rate: that of the tokens given.
+    The codec with which it was tokenized matters only by its frame rate: that of the tokens given.
     """
 
     def __init__(self, folder: str | Path) -> None:

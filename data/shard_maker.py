@@ -50,7 +50,7 @@ class ShardMaker:
     """Makes one shard after another.
 
     Utterances of similar duration are encoded together, at most `batch_seconds` of them when padded. What cannot be
-    tokenised is left out and accounted for in the shard.
+    tokenized is left out and accounted for in the shard.
     """
 
     def __init__(

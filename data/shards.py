@@ -1,4 +1,4 @@
-"""Tokenised speech on disk: a folder with `header.json` and shards, and the dataset that reads such folders.
+"""Tokenized speech on disk: a folder with `header.json` and shards, and the dataset that reads such folders.
 
 A shard is one safetensors file, for N utterances with L phonemes and T frames in total:
 
@@ -54,7 +54,7 @@ class TokenizedUtterance:
 
 @dataclass(frozen=True)
 class Drop:
-    """A cut that could not be tokenised; `reason` is a short fixed word."""
+    """A cut that could not be tokenized; `reason` is a short fixed word."""
 
     id: str
     reason: str
@@ -148,7 +148,7 @@ class TokenDataset(Dataset):
                 self._ends.append(len(self.ids))
         self.frames = np.array(frames, dtype=np.int64)
         if not self.ids:
-            raise UserError(f"{', '.join(map(str, folders))}: every utterance was dropped when tokenising")
+            raise UserError(f"{', '.join(map(str, folders))}: every utterance was dropped when tokenizing")
 
     def __len__(self) -> int:
         return len(self.ids)

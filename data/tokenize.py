@@ -71,7 +71,7 @@ def tokenize(
     part: int = 0,
     parts: int = 1,
 ) -> TokenizeReport:
-    """Tokenise a cut manifest into the folder `out`, or finish what an earlier run began.
+    """Tokenize a cut manifest into the folder `out`, or finish what an earlier run began.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def tokenize(
     jobs:           processes on this machine; with `device` "cuda" they share its GPUs evenly
     part, parts:    this run does the shards `part`, `part + parts`, … of all; for several machines or GPUs
 
-    Utterances that cannot be tokenised (unreadable, no text, …) are left out and listed with their reason in
+    Utterances that cannot be tokenized (unreadable, no text, …) are left out and listed with their reason in
     `dropped.tsv`. Raises `UserError` when `out` was made from other cuts or with another codec, text tokenizer or
     aligner.
     """
@@ -108,7 +108,7 @@ def tokenize(
     groups = {i: all_cuts[i * shard_size : (i + 1) * shard_size] for i in range(part, header.shards, parts)}
     missing = {i: group for i, group in groups.items() if not shard_path(out, i).exists()}
     total, to_do = _seconds(groups.values()), _seconds(missing.values())
-    with tqdm(desc="tokenising", total=total, initial=total - to_do, unit=" s of audio", unit_scale=True) as bar:
+    with tqdm(desc="tokenizing", total=total, initial=total - to_do, unit=" s of audio", unit_scale=True) as bar:
         if jobs == 1:
             maker = ShardMaker(out, header, codec, text_tokenizer, aligner, batch_seconds)
             for index, group in missing.items():

@@ -49,7 +49,7 @@ class EvenAligner:
 
 @pytest.fixture(scope="module")
 def done(cuts: Path, codec_dirs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All cuts tokenised without interruption, in shards of 6."""
+    """All cuts tokenized without interruption, in shards of 6."""
     out = tmp_path_factory.mktemp("done") / "tokens"
     tokenize(cuts, out, codec_dirs[0], TEXT, aligner=EvenAligner(), shard_size=6)
     return out
@@ -169,7 +169,7 @@ def test_other_codecs_texts_aligners_and_cuts_are_not_mixed_in(
     assert {p.name: p.read_bytes() for p in done.iterdir()} == before
 
 
-def test_what_cannot_be_tokenised_is_reported(recordings: Path, codec_dirs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_what_cannot_be_tokenized_is_reported(recordings: Path, codec_dirs: tuple[Path, Path], tmp_path: Path) -> None:
     entries = read_table(recordings)[:6]
     for entry in entries:
         shutil.copy(entry.path, tmp_path)

@@ -196,6 +196,7 @@ _LINES = (
     ("texts with a repeated word", "repeats", "recordings_repeats"),
     ("texts with either", "misread", "recordings_misread"),
     ("similarity to the prompt", "sim", "same_speaker"),
+    ("  to the resynthesised prompt", "sim_resynthesised", None),
     ("  to the other prompts", "sim_others", "different_speakers"),
     ("  to the real recording", "sim_reference", None),
     ("predicted quality (DNSMOS)", "dnsmos", "recordings_dnsmos"),

@@ -32,6 +32,7 @@ FIGURES = {
         Figure("repeats", "Texts with a repeated word", False, True, "recordings_repeats"),
         Figure("misread", "Texts with a skipped or repeated word", False, True, "recordings_misread"),
         Figure("sim", "Likeness to the prompt", True, False, "same_speaker"),
+        Figure("sim_resynthesised", "Likeness to the prompt out of the codec", True),
         Figure("sim_others", "Likeness to other prompts", False, False, "different_speakers"),
         Figure("sim_reference", "Likeness to the real recording", True),
         Figure("dnsmos", "DNSMOS, overall", True, False, "recordings_dnsmos"),

@@ -72,18 +72,18 @@ def plot_curves(curves: Sequence[Curve], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(3, len(curves))
+    columns = min(4, len(curves))
     rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.6 * rows), layout="constrained")
+    figure = Figure(figsize=(2.4 * columns, 1.7 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for i, curve in enumerate(curves):
         axis = figure.add_subplot(rows, columns, i + 1)
         shown = find_figure(curve.metric)
         scale = 100 if shown.percent else 1
-        axis.plot(curve.snrs, [scale * value for value in curve.values], marker="o")
+        axis.plot(curve.snrs, [scale * value for value in curve.values], marker="o", markersize=3)
         axis.invert_xaxis()
-        axis.set_title(f"{shown.label}{', %' if shown.percent else ''}", fontsize=9)
-        axis.set_xlabel("noise, dB SNR", fontsize=8)
-        axis.tick_params(labelsize=8)
+        axis.set_title(f"{shown.label}{', %' if shown.percent else ''}", fontsize=8)
+        axis.set_xlabel("noise, dB SNR", fontsize=7)
+        axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
     figure.savefig(path)

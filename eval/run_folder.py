@@ -2,6 +2,7 @@
 
 run.json                what the results depend on; a folder holds one evaluation
 prompts/ID.*            the voices
+resynthesised/ID.wav    the voices as the system's codec gives them back
 references/ID.*         the speakers really saying the texts, where a list has them
 wavs/ID.wav             outputs
 made/ID.json            how an output came about
@@ -91,6 +92,10 @@ class RunFolder:
                 (self.folder / "wavs").mkdir(exist_ok=True)
                 shutil.copyfile(source, self.folder / "wavs" / f"{trial.id}{source.suffix}")
                 _write(self.folder / "made" / f"{trial.id}.json", asdict(Made()))
+
+    def resynthesised(self, trials: Sequence[Trial]) -> dict[str, Path]:
+        """Where the prompts of `trials` are to be, as the system's codec gives them back; by id, in order."""
+        return {id_: self.folder / "resynthesised" / f"{id_}.wav" for id_ in self.prompts(trials)}
 
     def keep_output(self, id_: str, wav: Tensor, sample_rate: int, made: Made) -> None:
         """Write an output [S]; it counts as made once `made` is there."""

@@ -30,17 +30,20 @@ from valle.eval.manner import Manner
 from valle.eval.run_folder import Made, RunFolder, find_output
 from valle.eval.trials import Trial
 from valle.eval.tts_scores import TTSReport, score_run
-from valle.tokenizers.audio import load_audio
+from valle.tokenizers.audio import load_audio, save_audio
 
 _PIECE = 8
 """Trials or recordings in a piece of work: small enough to be shared evenly, large enough to be worth a batch."""
 
 
 class Cloner(Protocol):
-    """What is evaluated: `valle.VoiceCloner`, or anything with its `clone`."""
+    """What is evaluated: `valle.VoiceCloner`, or anything with these two methods of it."""
 
     def clone(self, text: str, prompt: Path, prompt_text: str | None = None, seed: int = 0) -> Any:
         """Speech with `wav` [S], `sample_rate` and `stop_reason`."""
+
+    def resynthesise(self, prompt: Path) -> tuple[Tensor, int]:
+        """`(wav, rate)`: the prompt [S] as its codec gives it back."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def identity(plan: Plan, cloner: Cloner | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Item:
-    """Something to judge, and for the trials to synthesise first."""
+    """Something to judge, and for trials and resynthesised prompts to make first."""
 
     kind: str
     id: str
@@ -130,9 +133,11 @@ class _Item:
 def _items(store: RunFolder, plan: Plan) -> list[list[_Item]]:
     """All there is to do, in pieces."""
     texts = {trial.id: trial.text for trial in plan.trials}
+    resynthesised = {} if plan.wavs else store.resynthesised(plan.trials)
     kinds = [
         [_Item("trials", trial.id, trial.text, number=n) for n, trial in enumerate(plan.trials)],
         [_Item("prompts", id_, None, path) for id_, path in store.prompts(plan.trials).items()],
+        [_Item("resynthesised", id_, None, path) for id_, path in resynthesised.items()],
         [_Item("references", id_, texts[id_], path) for id_, path in store.references(plan.trials).items()],
         [_Item("recordings", recording.id, recording.text, recording.path) for recording in plan.recordings],
     ]
@@ -155,13 +160,20 @@ def _work(
     judges = Judges.build(plan.judges, device)
     for piece in pieces:
         for item in piece:
-            if item.kind == "trials" and not store.is_made(item.id):
+            if item.kind == "resynthesised" or (item.kind == "trials" and not store.is_made(item.id)):
                 cloner = cloner or plan.manner.cloner(plan.model, device)
-                _synthesise(cloner, store, plan, item.number)
+                _make(cloner, store, plan, item)
         wavs = [_load(item.path or store.output(item.id)) for item in piece]
         for item, judgement in zip(piece, judges.judge(wavs, [item.text for item in piece]), strict=True):
             store.keep(item.kind, item.id, judgement)
         yield
+
+
+def _make(cloner: Cloner, store: RunFolder, plan: Plan, item: _Item) -> None:
+    if item.path is None:
+        _synthesise(cloner, store, plan, item.number)
+    else:
+        save_audio(item.path, *cloner.resynthesise(store.prompts(plan.trials)[item.id]))
 
 
 def _synthesise(cloner: Cloner, store: RunFolder, plan: Plan, number: int) -> None:

@@ -62,6 +62,7 @@ def tts_table(rows: Sequence[TTSRow]) -> list[dict[str, Any]]:
             **_reading_columns(row),
             "sim": row.sim.value,
             "sim_others": row.sim_others.value,
+            **({"sim_resynthesised": row.sim_resynthesised.value} if row.sim_resynthesised else {}),
             **({"sim_reference": row.sim_reference.value} if row.sim_reference else {}),
             **{name: score.value for name, score in row.naturalness.items()},
             "seconds": row.seconds,

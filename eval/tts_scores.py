@@ -25,9 +25,11 @@ class TTSRow:
     stop_reason: str
     text: TextScore
     sim: Score
-    """Likeness to the prompt."""
+    """Likeness to the prompt (SIM-o)."""
     sim_others: Score
     """Mean likeness to the prompts of the other speakers: where it reaches `sim`, the prompt was ignored."""
+    sim_resynthesised: Score | None = None
+    """Likeness to the prompt as the system's codec gives it back (SIM-r); None for the outputs of another system."""
     sim_reference: Score | None = None
     """Likeness to the speaker really saying the text, where the list has that."""
     naturalness: dict[str, Score] = field(default_factory=dict)
@@ -39,8 +41,8 @@ class TTSReport:
     """What an evaluation found."""
 
     metrics: dict[str, Estimate]
-    """wer, cer, sim, sim_others, sim_reference, predictors of naturalness; `skips`, `repeats`: share of the texts with
-    a word skipped or said again, `misread`: with either."""
+    """wer, cer, sim, sim_others, sim_resynthesised, sim_reference, predictors of naturalness; `skips`, `repeats`: share
+    of the texts with a word skipped or said again, `misread`: with either."""
     context: dict[str, Estimate]
     """The same judges on real recordings: recordings_*; prompts_* (naturalness); same_speaker, different_speakers."""
     rows: list[TTSRow]
@@ -61,8 +63,9 @@ def score_run(store: RunFolder, trials: Sequence[Trial], recordings: Sequence[Re
         "sim": estimate([row.sim.value for row in rows], seed=seed),
         "sim_others": estimate([row.sim_others.value for row in rows], seed=seed),
     }
-    if references := [row.sim_reference.value for row in rows if row.sim_reference]:
-        metrics["sim_reference"] = estimate(references, seed=seed)
+    for name in ("sim_resynthesised", "sim_reference"):
+        if scores := [score for row in rows if (score := getattr(row, name))]:
+            metrics[name] = estimate([score.value for score in scores], seed=seed)
     metrics |= _naturalness([row.naturalness for row in rows], seed)
     metrics |= _reading([row.reading for row in rows], seed)
     context = _context(store, trials, recordings, seed)
@@ -73,6 +76,9 @@ def _rows(store: RunFolder, trials: Sequence[Trial]) -> list[TTSRow]:
     voices = {id_: store.judgement("prompts", id_).voice for id_ in store.prompts(trials)}
     speakers = {trial.prompt_id: trial.speaker for trial in trials}
     references = {id_: store.judgement("references", id_).voice for id_ in store.references(trials)}
+    again = {
+        id_: store.judgement("resynthesised", id_).voice for id_ in voices if store.is_judged("resynthesised", id_)
+    }
     rows = []
     for trial in trials:
         found = store.judgement("trials", trial.id)
@@ -88,6 +94,7 @@ def _rows(store: RunFolder, trials: Sequence[Trial]) -> list[TTSRow]:
                 sim_others=Score(sum(known) / len(known))
                 if known
                 else Score(None, found.voice.reason or "one speaker"),
+                sim_resynthesised=likeness(found.voice, again[trial.prompt_id]) if again else None,
                 sim_reference=likeness(found.voice, references[trial.id]) if trial.id in references else None,
                 naturalness=found.naturalness,
                 reading=found.reading,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from valle.bundle import Bundle
 from valle.device import find_device
@@ -12,6 +16,7 @@ from valle.hub import find_model
 from valle.lm import Sampling
 from valle.lm.precision import for_steps
 from valle.pieces import Takes, cut_text
+from valle.prompt import load_prompt
 from valle.speech import Speech, SpeechChunk
 from valle.voice import PromptSource, Voice, make_voice
 
@@ -79,6 +84,19 @@ class VoiceCloner:
         if task.error is not None:
             raise task.error
         return task.speech()
+
+    @torch.inference_mode()
+    def resynthesise(self, prompt: PromptSource) -> tuple[Tensor, int]:
+        """`(wav, rate)`: what the codec makes of the recording [S], of as many quantizers as the model speaks with.
+
+        It is trimmed and levelled as for cloning.
+        """
+        codec = self.bundle.codec
+        wav = load_prompt(prompt, codec.spec.sample_rate).wav
+        codes = codec.encode(wav[None, None].to(self.device))
+        spoken = codec.spec.n_q if self.bundle.nar else 1
+        decoded = codec.decode(replace(codes, codes=codes.codes[:, :spoken]))
+        return decoded[0, 0, : wav.shape[0]].cpu(), codec.spec.sample_rate
 
     def stream(
         self,

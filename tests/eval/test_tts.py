@@ -37,6 +37,9 @@ class Playback:
         self.calls.append((text, prompt_text, seed))
         return self.Speech(load_audio(prompt, 16_000))
 
+    def resynthesise(self, prompt: Path) -> tuple[Tensor, int]:
+        return load_audio(prompt, 16_000).flip(0), 16_000
+
 
 @pytest.fixture
 def plan(recordings: dict[str, Recording]) -> Plan:
@@ -51,6 +54,7 @@ def test_a_system_that_plays_the_prompt_has_its_voice_but_not_its_words(plan: Pl
     assert system.calls == [(t.text, t.prompt_text, 7 + i) for i, t in enumerate(plan.trials)]
     assert report.metrics["sim"].value == pytest.approx(1, abs=1e-3)  # the output went through 16-bit audio
     assert report.metrics["sim_others"].value < 0.8
+    assert 0.8 < report.metrics["sim_resynthesised"].value < 0.95  # backwards, it is still the same voice
     assert report.metrics["wer"].value >= 1
     assert report.real_time_factor > 0
     store = RunFolder(tmp_path)
@@ -88,6 +92,24 @@ def test_results_are_the_same_bytes_for_one_and_for_two_processes(plan: Plan, tm
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_reading(
+    recordings: dict[str, Recording], tmp_path: Path
+) -> None:
+    prompts = [recordings[ANNA], recordings[BERT]]
+    plan = Plan(each(prompts, ["The bread is still warm."]), judges=JudgeNames(reading=False))
+    found = {}
+    for name, seed, jobs in (("once", 0, 1), ("again", 0, 2), ("other", 1, 1)):
+        this = replace(plan, seed=seed)
+        report = evaluate_tts(this, tmp_path / name, jobs=jobs)
+        assert report is not None
+        write_tts_results(tmp_path / name, report, identity(this), seed)
+        files = [tmp_path / name / file for file in ("results.json", "utterances.tsv")]
+        found[name] = [path.read_bytes() for path in [*files, *sorted((tmp_path / name / "wavs").iterdir())]]
+    assert found["once"] == found["again"]
+    assert all(a != b for a, b in zip(found["once"], found["other"], strict=True))
+
+
 def test_a_folder_holds_one_evaluation(plan: Plan, tmp_path: Path) -> None:
     store = RunFolder(tmp_path)
     store.begin(plan.trials, plan.recordings, identity(plan, Playback()))
@@ -114,6 +136,7 @@ def test_outputs_of_another_system_and_references(recordings: dict[str, Recordin
     assert report.context["recordings_wer"].value == report.metrics["wer"].value
     results = tts_results(report, {}, 0)
     assert "NaN" not in json.dumps(results)
+    assert "sim_resynthesised" not in report.metrics  # the codec of another system is not known
 
 
 def test_an_output_in_which_nothing_is_heard_counts_as_all_wrong(

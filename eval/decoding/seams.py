@@ -29,8 +29,8 @@ REACH_SECONDS = 0.02
 def check_seams(cloner: VoiceCloner, trials: Sequence[Trial], seed: int = 0) -> list[Finding]:
     """Stream `trials`, each of one sentence, and look at the borders of the chunks.
 
-    Borders do not lie anywhere: the first ones come soon after the sentence begins, where speech itself changes fast. What
-    a seam adds is therefore the difference to the same places of the same sentence made as a whole.
+    Borders do not lie anywhere: the first ones come soon after the sentence begins, where speech itself changes fast.
+    What a seam adds is therefore the difference to the same places of the same sentence made as a whole.
     """
     at: list[float] = []
     elsewhere: list[float] = []

@@ -11,9 +11,9 @@ from valle.eval.cli_tts import add_run_options, evaluate
 from valle.tokenizers.errors import UserError
 
 MEASURES = [
-    ["bare", "ras_window=0", "retries=0"],
-    ["ras", "ras_window=10", "retries=0"],
-    ["retries", "ras_window=10"],
+    ["bare", "ras_window=0", "retries=0", "n_best=1"],
+    ["ras", "ras_window=10", "retries=0", "n_best=1"],
+    ["retries", "ras_window=10", "n_best=1"],
     ["best", "ras_window=10", "n_best=4"],
 ]
 """What each measure against skips and repeats is worth, one more in each."""

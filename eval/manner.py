@@ -12,7 +12,7 @@ from torch import Tensor
 from valle.cloner import VoiceCloner
 from valle.eval.scorer import build_scorer
 from valle.lm import Sampling
-from valle.pieces import Takes
+from valle.pieces import BEST_OF, Takes
 from valle.speech import Speech
 from valle.tokenizers.errors import UserError
 
@@ -22,7 +22,7 @@ class Manner:
     """Settings of `valle clone`."""
 
     retries: int = 2
-    n_best: int = 1
+    n_best: int = BEST_OF
     best_by: str = "own"
     precision: str = "auto"
     sampling: dict[str, Any] = field(default_factory=dict)

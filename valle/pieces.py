@@ -23,6 +23,9 @@ SENTENCE_CHARACTERS = 200
 DIGIT_CHARACTERS = 5
 """A digit counts as so many: "seven" is what is said."""
 
+BEST_OF = 4
+"""Takes among which `valle clone` keeps the best, where nobody waits for the first sound."""
+
 Scorer = Callable[[str, Voice, Sequence[Tensor], int], Sequence[float]]
 """`scorer(text, voice, wavs, sample_rate)` gives one number for each of `wavs` [S]; the highest is the best take."""
 

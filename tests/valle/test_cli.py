@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -225,6 +226,26 @@ def test_a_wrong_job_table_is_refused(
     (tmp_path / "jobs.tsv").write_text(table)
     assert main(["clone", "--jobs", str(tmp_path / "jobs.tsv"), "--out-dir", str(tmp_path), "--model", str(model)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_codec_is_calibrated_on_a_corpus(
+    model: Path, good_prompt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "speech").mkdir()
+    for name in "abc":
+        shutil.copy(good_prompt, tmp_path / "speech" / f"{name}.wav")
+        (tmp_path / "speech" / f"{name}.txt").write_text("Any words.")
+    assert main(["prepare", "folder", str(tmp_path / "speech"), "--out", str(tmp_path / "corpus")]) == 0
+    (cuts,) = (tmp_path / "corpus").glob("cuts.jsonl.gz")
+    out = tmp_path / "calibrated"
+    assert main(["codec", "calibrate", str(cuts), str(out), "--model", str(model), "--utterances", "2"]) == 0
+    assert "with 1 to" in capsys.readouterr().out
+    direct, calibrated = tmp_path / "direct.wav", tmp_path / "calibrated.wav"
+    for folder, path in ((model, direct), (out, calibrated)):
+        assert main(["codec", "reconstruct", str(good_prompt), str(path), "--model", str(folder), "--n-q", "1"]) == 0
+    assert direct.read_bytes() != calibrated.read_bytes()
+    assert main(["codec", "calibrate", str(cuts), str(out), "--model", str(model), "--utterances", "0"]) == 2
+    assert "--utterances" in capsys.readouterr().err
 
 
 def test_codes_in_a_file_decode_to_what_reconstruction_gives(

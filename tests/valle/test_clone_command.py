@@ -30,7 +30,7 @@ def test_stream_writes_the_samples_of_the_file(
     ]
     assert main([*base, "--stream", "--retries", "0"]) == 0
     streamed = np.frombuffer(capfdbinary.readouterr().out, dtype="<i2")
-    assert main([*base, "--out", str(tmp_path / "out.wav"), "--retries", "0"]) == 0
+    assert main([*base, "--out", str(tmp_path / "out.wav"), "--retries", "0", "--n-best", "1"]) == 0
     written, rate = soundfile.read(tmp_path / "out.wav", dtype="int16")
     assert rate == 16000
     assert streamed.shape == written.shape

@@ -123,6 +123,10 @@ class AutoencoderCodec(SpeechCodec):
             raise UserError(f"this codec ('{self.spec.name}') has no time-invariant part")
         return self.time_invariant.encoder(self.encoder.early_features(wav[:, 0]).transpose(1, 2))
 
+    def _speak(self, vectors: Tensor, time_invariant: Tensor | None, mask: Tensor | None, n_q: int) -> Tensor:
+        """What the decoder makes of frames that `n_q` quantizers gave."""
+        return self.decoder(vectors, time_invariant, mask)
+
     @torch.no_grad()
     def encode(self, wav: Tensor, lengths: Tensor | None = None) -> SpeechCodes:
         size = wav.shape[-1]
@@ -146,5 +150,6 @@ class AutoencoderCodec(SpeechCodec):
         ti = None
         if self.time_invariant is not None and codes.time_invariant is not None:
             ti = self.time_invariant.decode(codes.time_invariant)
-        wav = self.decoder(self.quantizer.decode(codes.codes.transpose(1, 2)), ti, None if mask.all() else mask)
+        vectors = self.quantizer.decode(codes.codes.transpose(1, 2))
+        wav = self._speak(vectors, ti, None if mask.all() else mask, codes.codes.shape[1])
         return (wav * frame_mask(codes.lengths * self.spec.hop_length, wav.shape[-1]))[:, None]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, FrameEncoder
 from valle.tokenizers.codecs.base import CodecSpec, Reach
+from valle.tokenizers.codecs.contrast import Contrast
 from valle.tokenizers.codecs.convnext import ConvNeXtBlock, FrameConv
 from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.codecs.quantizers import ResidualQuantizer
@@ -64,10 +65,11 @@ class SpectralDecoder(nn.Module):
         layers: tuple[int, int],
         upsample: int,
         time_invariant: bool,
+        n_q: int,
         overlap: int = 4,
         causal: bool = False,
     ) -> None:
-        """`overlap`: windows that share a sample; `causal`: only they see later frames."""
+        """`n_q`: of the codec; `overlap`: windows that share a sample; `causal`: only they see later frames."""
         super().__init__()
         self.upsample, self.overlap, self.causal = upsample, overlap, causal
         self.hop_length = hop_length // upsample
@@ -83,6 +85,7 @@ class SpectralDecoder(nn.Module):
         self.fine = nn.ModuleList(ConvNeXtBlock(dim, hidden, causal=causal) for _ in range(layers[1]))
         self.out_norm = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, n_fft + 2)
+        self.contrast = Contrast(n_q, n_fft, self.hop_length)
 
     def reach(self) -> Reach:
         """How far the decoder sees: three frames for each convolution and side, and the overlapping windows."""
@@ -92,8 +95,13 @@ class SpectralDecoder(nn.Module):
             return Reach(math.ceil(windows + 2 * convolutions), math.ceil(windows))
         return Reach(math.ceil(windows + convolutions), math.ceil(windows + convolutions))
 
-    def forward(self, x: Tensor, time_invariant: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """`time_invariant` [B, C] is added to every frame after the first coarse block, and modulates every block."""
+    def forward(
+        self, x: Tensor, time_invariant: Tensor | None = None, mask: Tensor | None = None, n_q: int | None = None
+    ) -> Tensor:
+        """`time_invariant` [B, C] is added to every frame after the first coarse block, and modulates every block.
+
+        n_q: how many quantizers `x` was made of, for the contrast; training goes without
+        """
         if mask is not None:
             x = x * mask[..., None]
         x = self.norm(self.embed(x))
@@ -106,6 +114,8 @@ class SpectralDecoder(nn.Module):
         for i, block in enumerate(self.fine, len(self.coarse)):
             x = block(self._voiced(x, i, time_invariant), mask)
         log_size, phase = self.out(self.out_norm(x)).float().chunk(2, -1)
+        if n_q is not None:
+            log_size = self.contrast(log_size, n_q)
         # exp() of an untrained output must not overflow; 1e2 is above any bin of a full-scale signal.
         spectrum = torch.polar(log_size.exp().clamp(max=1e2), phase)
         if mask is not None:
@@ -119,7 +129,14 @@ class SpectralDecoder(nn.Module):
         return torch.addcmul(shift, x, 1 + scale)
 
 
-class SpectralCodec(AutoencoderCodec):
+class SpectrallyDecoded(AutoencoderCodec):
+    """A codec with a `SpectralDecoder`, whose contrast depends on how many quantizers there are."""
+
+    def _speak(self, vectors: Tensor, time_invariant: Tensor | None, mask: Tensor | None, n_q: int) -> Tensor:
+        return self.decoder(vectors, time_invariant, mask, n_q)
+
+
+class SpectralCodec(SpectrallyDecoded):
     """See the module's docstring. `time_invariant=False` is the same codec without the time-invariant part."""
 
     def __init__(
@@ -157,6 +174,6 @@ class SpectralCodec(AutoencoderCodec):
         self.encoder = SpectralEncoder(n_fft, hop_length, dim, hidden, encoder_layers, early_layers)
         self.quantizer = ResidualQuantizer(dim, n_q, codebook_size, code_dim)
         self.time_invariant = TimeInvariant(dim, time_invariant_groups, time_invariant_size) if time_invariant else None
-        self.decoder = SpectralDecoder(hop_length, dim, hidden, (coarse, fine), upsample, time_invariant)
+        self.decoder = SpectralDecoder(hop_length, dim, hidden, (coarse, fine), upsample, time_invariant, n_q)
         reach = self.decoder.reach()
         self.reach = Reach(reach.past, min(reach.future, LOOK_AHEAD))

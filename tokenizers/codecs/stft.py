@@ -39,6 +39,11 @@ def log_magnitude_and_phase(wav: Tensor, n_fft: int, hop_length: int) -> Tensor:
         return torch.cat((_scaled_log(size), spectrum.real / size, spectrum.imag / size), -1)
 
 
+def log_size(wav: Tensor, n_fft: int, hop_length: int) -> Tensor:
+    """`wav` [B, S] to natural logarithms of magnitudes [B, T, n_fft // 2 + 1]."""
+    return _analyse(wav, n_fft, hop_length).abs().clamp_min(_FLOOR).log()
+
+
 def _analyse(wav: Tensor, n_fft: int, hop_length: int) -> Tensor:
     """Complex spectra [B, T, n_fft // 2 + 1]."""
     samples = wav.shape[-1]

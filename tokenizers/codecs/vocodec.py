@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from valle.tokenizers.codecs.attention import LocalAttention
-from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, FrameEncoder
+from valle.tokenizers.codecs.autoencoder import FrameEncoder
 from valle.tokenizers.codecs.base import CodecSpec
 from valle.tokenizers.codecs.convnext import ConvNeXtBlock
 from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.codecs.quantizers import ResidualQuantizer
-from valle.tokenizers.codecs.spectral import SpectralDecoder
+from valle.tokenizers.codecs.spectral import SpectralDecoder, SpectrallyDecoded
 from valle.tokenizers.codecs.stft import log_magnitude_and_phase
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
 from valle.tokenizers.errors import UserError
@@ -59,7 +59,7 @@ class PhaseEncoder(FrameEncoder):
         return self.out(self.attention(early, mask))
 
 
-class VoCodec(AutoencoderCodec):
+class VoCodec(SpectrallyDecoded):
     """VoCodec at 24 kHz, 100 frames per second and 1 to 6 kbit/s.
 
     The paper gives the parts and the sum: 30 ms of latency, 349 million multiply-accumulates per second. The sizes of
@@ -122,6 +122,6 @@ class VoCodec(AutoencoderCodec):
         self.quantizer = ResidualQuantizer(dim, n_q, codebook_size, code_dim)
         self.time_invariant = TimeInvariant(dim, time_invariant_groups, time_invariant_size) if time_invariant else None
         self.decoder = SpectralDecoder(
-            hop_length, dim, hidden, (decoder_layers, 0), 1, time_invariant, n_fft // hop_length, causal
+            hop_length, dim, hidden, (decoder_layers, 0), 1, time_invariant, n_q, n_fft // hop_length, causal
         )
         self.reach = self.decoder.reach()

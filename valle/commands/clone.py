@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--top-p", type=float, metavar="P", help="choose among codes of this total probability")
     add("--ras-window", type=int, metavar="N", help="frames of repetition-aware sampling; 0: off")
     add("--retries", type=int, default=2, metavar="N", help="more takes of what went wrong (default: 2)")
-    add("--n-best", type=int, default=1, metavar="N", help="keep the best of N takes")
+    add("--n-best", type=int, metavar="N", help="keep the best of N takes (default: 4; with --stream 1)")
     judges = ("own", "cer", "sim", "both")
     add("--best-by", choices=judges, default="own", metavar="BY", help="own (default); with valle[eval] cer, sim, both")
     add("--model", metavar="M", help="folder or Hugging Face Hub id (default: embedded)")
@@ -145,14 +145,15 @@ def _run_jobs(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace) -> tuple[VoiceCloner, Sampling, Takes]:
     from valle.cloner import VoiceCloner
-    from valle.pieces import Takes
+    from valle.pieces import BEST_OF, Takes
 
+    n_best = args.n_best if args.n_best is not None else 1 if args.stream else BEST_OF
     scorer = None
-    if args.n_best > 1 and args.best_by != "own":
+    if n_best > 1 and args.best_by != "own":
         from valle.eval.scorer import build_scorer
 
         scorer = build_scorer(args.best_by)
-    takes = Takes(args.n_best, scorer, args.retries)
+    takes = Takes(n_best, scorer, args.retries)
     cloner = VoiceCloner.from_pretrained(args.model, args.device, args.precision)
     options = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "ras_window")}
     given = {name: value for name, value in options.items() if value is not None}

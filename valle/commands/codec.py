@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 _EPILOG = """examples:
   valle codec reconstruct in.wav out.wav --n-q 2
   valle codec encode in.wav in.codes
-  valle codec decode in.codes out.wav"""
+  valle codec decode in.codes out.wav
+  valle codec calibrate out/corpus/cuts.jsonl.gz out/calibrated --model out/codec"""
+_CALIBRATE = """What cannot be told from few codes is decoded as a mean, and so decoded speech is too even. This
+measures by how much, for each number of quantizers, and writes the codec with what makes up for it. Its codes stay
+the same."""
+_CALIBRATE_SECONDS = 6
 _VERBS = {
     "encode": ("audio to a code file", "AUDIO", "CODES"),
     "decode": ("a code file to audio", "CODES", "AUDIO"),
@@ -34,10 +39,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         one.add_argument("--n-q", type=int, metavar="N", help="use the first N quantizers (default: all)")
         one.add_argument("--model", metavar="M", help="codec folder, model folder or Hub id (default: embedded model)")
         one.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, mps (default: auto)")
+    summary = "measure by how much decoded speech is too even, so that decoding makes up for it"
+    one = verbs.add_parser("calibrate", help=summary, description=_CALIBRATE, epilog=_EPILOG)
+    one.add_argument("cuts", metavar="CUTS", help="recordings to measure on: a cut manifest made by 'valle prepare'")
+    one.add_argument("target", metavar="OUT", help="folder for the calibrated codec")
+    one.add_argument("--model", required=True, metavar="DIR", help="codec folder")
+    one.add_argument("--utterances", type=int, default=100, metavar="N", help="how many of them (default: 100)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Encode, decode or both."""
+    """Do what the verb says."""
+    if args.verb == "calibrate":
+        return _calibrate(args)
     check_writable(args.target, () if args.verb == "encode" else AUDIO_SUFFIXES)
 
     import torch
@@ -71,6 +84,34 @@ def run(args: argparse.Namespace) -> int:
             save_audio(args.target, decoded[0, 0, : stored.samples], codec.spec.sample_rate)
     seconds = stored.samples / codec.spec.sample_rate
     print(f"{args.target}: {seconds:.1f} s, {min(n_q, stored.codes.codes.shape[1])} quantizers")
+    return 0
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    import json
+    from pathlib import Path
+
+    from valle.data.cuts import cut_audio, load_cuts
+    from valle.outputs import check_folder
+    from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
+    from valle.tokenizers.codecs.contrast import calibrate
+    from valle.tokenizers.codecs.registry import load_codec, save_codec
+
+    if args.utterances < 1:
+        raise UserError(f"--utterances must be at least 1, got {args.utterances}")
+    check_folder(args.target)
+    codec = load_codec(args.model)
+    if not isinstance(codec, AutoencoderCodec):
+        raise UserError(f"codec '{codec.spec.name}' cannot be calibrated")
+    cuts = list(load_cuts(args.cuts))
+    step = max(1, len(cuts) // args.utterances)
+    seconds = _CALIBRATE_SECONDS * codec.spec.sample_rate
+    chosen = cuts[::step][: args.utterances]
+    factors = calibrate(codec, [cut_audio(cut, codec.spec.sample_rate)[:seconds] for cut in chosen])
+    provenance = json.loads((Path(args.model) / "config.json").read_text(encoding="utf-8")).get("provenance")
+    save_codec(codec, args.target, provenance)
+    listed = ", ".join(f"{factor:.3f}" for factor in factors)
+    print(f"{args.target}: spread by {listed} with 1 to {codec.spec.n_q} quantizers")
     return 0
 
 

@@ -37,7 +37,8 @@ def test_what_is_reported(codec: SpeechCodec, utterances: list[Recording]) -> No
     assert report.time_invariant_bits == 80  # 8 codes of 1024
     codebooks = codec.spec.n_q * 32 * 8 + codec.spec.n_time_invariant * 1024 * 16
     statistics = 2 * 128  # of TIRE's BatchNorm
-    assert report.cost.parameters == sum(p.numel() for p in codec.parameters()) + codebooks + statistics
+    contrast = codec.spec.n_q * (321 + 1)  # level of each bin, and factor
+    assert report.cost.parameters == sum(p.numel() for p in codec.parameters()) + codebooks + statistics + contrast
     assert report.consistency is not None and len(report.consistency.halves) == 3
     assert report.seconds == pytest.approx(sum(u.seconds for u in utterances), abs=0.01)
     assert report.encode_rtf > 0

@@ -134,7 +134,7 @@ def test_faulty_takes_are_spoken_again_and_reported(plain: VoiceCloner, recordin
     assert any("did not come to an end" in note for note in said.notes)
     once = plain.clone(text, prompt, sampling=never_ends, takes=Takes(retries=0))
     assert once.retries == 0
-    assert torch.equal(once.codes, said.codes)  # all takes were cut off: the first is as good as any
+    assert once.codes.shape == said.codes.shape  # all takes were cut off: the best of them by the model's own ear
 
 
 def test_the_scorer_chooses_among_takes(cloner: VoiceCloner, voice: Voice) -> None:

@@ -17,6 +17,7 @@ from valle.tokenizers.codecs.stft import hann
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # see `hann`
 def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
     """Triangular filters, equally spaced on the mel scale of HTK and of equal area: [n_fft // 2 + 1, n_mels]."""
 

@@ -17,6 +17,7 @@ _FLOOR = 1e-3
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what validation made first must serve training, too
 def hann(size: int, device: torch.device) -> Tensor:
     """Periodic Hann window [size]."""
     return torch.hann_window(size, device=device)

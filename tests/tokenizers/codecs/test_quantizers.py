@@ -133,6 +133,8 @@ torch.manual_seed(rank)
 for mine in (6, 0, 2):
     quantizer(torch.randn(6, 4), torch.arange(6) < (mine if rank else 6))
 torch.save(quantizer.codebook, f"{folder}/{rank}.pt")
+dist.barrier()  # one that leaves while the other still listens makes it abort
+dist.destroy_process_group()
 """
     jobs = [subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path)], cwd=ROOT) for rank in (0, 1)]
     assert [job.wait(timeout=300) for job in jobs] == [0, 0]

@@ -89,12 +89,16 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _follow(self, z: Tensor, codes: Tensor) -> None:
-        """Move the codebook; with several processes, all take part, even one without vectors."""
+        """Move the codebook; with several processes, all take part, even one without vectors.
+
+        Not if any vector is not finite: the averages would never forget it. The sums over all processes tell, so that
+        all decide alike.
+        """
         count = torch.bincount(codes, minlength=self.size).to(z.dtype)
         total = torch.zeros_like(self.codebook).index_add_(0, codes, z)
         _sum(count)
         _sum(total)
-        if not count.any():
+        if not count.any() or not total.isfinite().all():
             return
         self.count.mul_(self.decay).add_(count, alpha=1 - self.decay)
         self.total.mul_(self.decay).add_(total, alpha=1 - self.decay)
@@ -170,6 +174,15 @@ class ResidualQuantizer(nn.Module):
             losses.append(step.loss)
             codes.append(step.codes)
         return Quantized(out, torch.stack(codes, -1), torch.stack(losses).mean(), first)
+
+    def around(self, x: Tensor, first: Tensor) -> Tensor:
+        """Codes [B, T, n_q] of `x` [B, T, D] that begin with `first` [B, T]: the others code what that leaves over."""
+        layers = _typed(self.layers, VectorQuantizer)
+        residual, codes = x - layers[0].decode(first), [first]
+        for layer in layers[1:]:
+            codes.append(layer(residual).codes)
+            residual = residual - layer.decode(codes[-1])
+        return torch.stack(codes, -1)
 
     def code_vectors(self) -> Tensor:
         """The vector of each code of each quantizer, [n_q, K, D]."""

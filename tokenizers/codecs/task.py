@@ -13,6 +13,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from valle.tokenizers.bad_steps import BadSteps
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, CodecOutput
 from valle.tokenizers.codecs.base import SpeechCodes
 from valle.tokenizers.codecs.discriminators import Discriminators
@@ -102,6 +103,7 @@ class CodecTask(LightningModule):
         converted: float = 0.0,
         cross_time_invariant: float = 0.5,
         clip_gradient: float = 1.0,
+        max_bad_steps: int = 20,
         relative_matching: bool = True,
         start_from: str | None = None,
         decoder_only: bool = False,
@@ -124,6 +126,7 @@ class CodecTask(LightningModule):
             converted: see the class.
             cross_time_invariant: see the class.
             clip_gradient: largest norm of a gradient; `.inf` leaves all as they are.
+            max_bad_steps: steps without a finite gradient are skipped; so many in a row end the training.
             relative_matching: whether feature matching divides by the size of the real features (EnCodec), or not
                 (HiFi-GAN).
             start_from: folder of a codec whose weights to start from.
@@ -177,6 +180,8 @@ class CodecTask(LightningModule):
             self.speaker_head = nn.Linear(width, SPEAKER_CLASSES)
         self.cross_time_invariant = cross_time_invariant
         self.clip_gradient = clip_gradient
+        advice = "lower model.learning_rate, raise model.warmup_steps, or use an earlier checkpoint"
+        self.bad_steps = BadSteps(max_bad_steps, advice)
         self.relative_matching = relative_matching
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
         self.usage = CodebookUsage(codec.spec.n_q, codec.spec.codebook_size)
@@ -207,9 +212,12 @@ class CodecTask(LightningModule):
         wav, reference = batch.wav, batch.wav2
         out, own_voice = self._generate(wav, reference)
         judged = self.discriminators is not None and step >= self.adversarial_from
+        norms = []
         if judged and step % self.discriminator_every == 0:
-            self._train_discriminators(wav, out.wav.detach())
-        self._train_codec(out, batch, own_voice, judged)
+            norms.append(self._train_discriminators(wav, out.wav.detach()))
+        norms.append(self._train_codec(out, batch, own_voice, judged))
+        self.bad_steps.count(all(torch.isfinite(norm) for norm in norms))
+        self.log("train/skipped_steps", float(self.bad_steps.skipped))
         self.usage.add(out.codes)
         if out.time_invariant_codes is not None:
             self.time_invariant_usage.add(out.time_invariant_codes)
@@ -251,18 +259,29 @@ class CodecTask(LightningModule):
         out[who] = converted[..., : wav.shape[-1]].to(wav.dtype)
         return out
 
-    def _train_discriminators(self, real: Tensor, fake: Tensor) -> None:
+    def _step(self, optimizer: Any, module: nn.Module, loss: Tensor) -> Tensor:
+        """Make a step, unless the gradient is not finite; gives the gradient's norm over `module`.
+
+        It is the same on all processes, other than the loss, and so they all decide alike.
+        """
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), self.clip_gradient)
+        if torch.isfinite(norm):
+            optimizer.step()
+        return norm
+
+    def _train_discriminators(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Gives the gradient's norm."""
         assert self.discriminators is not None
         # The bare optimizer: Lightning's wrapper would count its steps, too, and half as many batches make `max_steps`.
         _, optimizer = self.optimizers(use_pl_optimizer=False)
         loss = discriminator_loss(self.discriminators(real).scores, self.discriminators(fake).scores)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), self.clip_gradient)
-        optimizer.step()
         self.log("train/discriminator", loss)
+        return self._step(optimizer, self.discriminators, loss)
 
-    def _train_codec(self, out: CodecOutput, batch: Any, own_voice: Tensor, judged: bool) -> None:
+    def _train_codec(self, out: CodecOutput, batch: Any, own_voice: Tensor, judged: bool) -> Tensor:
+        """Gives the gradient's norm."""
         weights, wav = self.weights, batch.wav
         spectra, targets = self.mel.spectra(out.wav), self.mel.spectra(wav)
         mel = self.mel.distance(spectra, targets)
@@ -296,13 +315,10 @@ class CodecTask(LightningModule):
             losses["feature_matching"] = matching * weights.feature_matching
         optimizers = self.optimizers()
         optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers
-        optimizer.zero_grad()
-        self.manual_backward(torch.stack(list(losses.values())).sum())
-        norm = torch.nn.utils.clip_grad_norm_(self.codec.parameters(), self.clip_gradient)
-        if torch.isfinite(norm):
-            optimizer.step()
+        norm = self._step(optimizer, self.codec, torch.stack(list(losses.values())).sum())
         self.log_dict({f"train/{name}": loss for name, loss in losses.items()})
         self.log_dict({"train/mel_distance": mel, "train/gradient": norm}, prog_bar=True)
+        return norm
 
     def _voice_loss(self, fake: Tensor, real: Tensor) -> Tensor:
         listening = [p for p in self.codec.parameters() if p.requires_grad]

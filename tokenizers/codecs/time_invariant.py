@@ -14,6 +14,15 @@ from torch import Tensor, nn
 from valle.tokenizers.codecs.quantizers import GroupQuantizer, Quantized
 
 
+class FiniteBatchNorm(nn.BatchNorm1d):
+    """BatchNorm whose running statistics, which never forget, take no notice of a batch that is not finite."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and not input.isfinite().all():
+            return F.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        return super().forward(input)
+
+
 class TimeInvariantEncoder(nn.Module):
     """TIRE: three convolutions, the mean over time, a linear layer and batch normalisation.
 
@@ -26,7 +35,7 @@ class TimeInvariantEncoder(nn.Module):
         sizes = (channels, hidden, hidden, dim)
         self.convs = nn.ModuleList(nn.Conv1d(a, b, 3, padding=1, bias=False) for a, b in itertools.pairwise(sizes))
         self.linear = nn.Linear(dim, dim)
-        self.norm = nn.BatchNorm1d(dim)
+        self.norm = FiniteBatchNorm(dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, C, T] and the frames that count, bool [B, T], to [B, D]."""

@@ -88,6 +88,20 @@ def test_dead_codes_are_revived() -> None:
     assert len(used) >= 60
 
 
+@pytest.mark.parametrize("code_dim", [None, 4])
+def test_a_vector_that_is_not_finite_moves_nothing(code_dim: int | None) -> None:
+    quantizer = VectorQuantizer(4, 8, code_dim)
+    quantizer(torch.randn(64, 4))
+    before = [b.clone() for b in quantizer.buffers()]
+    for bad in (torch.nan, torch.inf):
+        x = torch.randn(64, 4)
+        x[5, 2] = bad
+        quantizer(x)
+        assert all(torch.equal(a, b) for a, b in zip(before, quantizer.buffers(), strict=True))
+    quantizer(torch.randn(64, 4))
+    assert not torch.equal(before[0], quantizer.codebook)
+
+
 def test_gradient_passes_straight_through() -> None:
     x = torch.randn(3, 4, requires_grad=True)
     VectorQuantizer(4, 8).eval()(x).vectors.sum().backward()
@@ -132,6 +146,7 @@ quantizer = VectorQuantizer(4, 32)
 torch.manual_seed(rank)
 for mine in (6, 0, 2):
     quantizer(torch.randn(6, 4), torch.arange(6) < (mine if rank else 6))
+quantizer(torch.full((6, 4), torch.nan if rank else 1.0))  # nobody learns from what is not finite for one
 torch.save(quantizer.codebook, f"{folder}/{rank}.pt")
 dist.barrier()  # one that leaves while the other still listens makes it abort
 dist.destroy_process_group()
@@ -139,4 +154,4 @@ dist.destroy_process_group()
     jobs = [subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path)], cwd=ROOT) for rank in (0, 1)]
     assert [job.wait(timeout=300) for job in jobs] == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    assert torch.equal(first, second)
+    assert torch.equal(first, second) and first.isfinite().all()

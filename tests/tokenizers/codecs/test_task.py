@@ -50,7 +50,12 @@ def tiny_codec() -> SpectralCodec:
     )
 
 
-def tiny_task(steps: int, adversarial_from: int | None = None, weights: CodecLossWeights | None = None) -> CodecTask:
+def tiny_task(
+    steps: int,
+    adversarial_from: int | None = None,
+    weights: CodecLossWeights | None = None,
+    max_bad_steps: int = 20,
+) -> CodecTask:
     torch.manual_seed(0)
     judge = None
     if adversarial_from is not None:
@@ -66,12 +71,16 @@ def tiny_task(steps: int, adversarial_from: int | None = None, weights: CodecLos
         adversarial_from=adversarial_from or 0,
         discriminator_learning_rate=2e-3,
         quantizer_dropout=0.0,
+        max_bad_steps=max_bad_steps,
     )
 
 
 def train(task: LightningModule, steps: int, folder: Path, phones: Tensor | None = None) -> None:
     wav = speech()
-    batches = [Segments(wav, wav, torch.arange(4), phones)] * steps
+    fit(task, [Segments(wav, wav, torch.arange(4), phones)] * steps, folder)
+
+
+def fit(task: LightningModule, batches: list[Segments], folder: Path) -> None:
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -108,6 +117,27 @@ def test_discriminators_learn_only_once_their_time_has_come(tmp_path: Path) -> N
     assert all(not torch.equal(a, b) for a, b in zip(before, judge.parameters(), strict=True))
     assert int(task.steps_done) == 40
     assert discriminator_loss(judge(wav).scores, judge(fake).scores) < 0.8 * told_apart
+
+
+def test_a_batch_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
+    """Not in weights, nor in what never forgets: codebooks, statistics of BatchNorm, states of the optimizers."""
+    task, wav = tiny_task(6, adversarial_from=0), speech()
+    broken = wav.clone()
+    broken[1, 0, 100] = torch.nan
+    fit(task, [Segments(w, w, torch.arange(4)) for w in (wav, wav, broken, wav)], tmp_path)
+    assert task.bad_steps.skipped == 1 and task.bad_steps.in_a_row == 0
+    kept = [*task.parameters(), *task.buffers()]
+    assert all(x.isfinite().all() for x in kept if x.is_floating_point())
+    assert task.codec.eval().encode(wav).codes.unique().numel() > 1
+
+
+def test_training_stops_with_advice_when_nothing_is_finite(tmp_path: Path) -> None:
+    wav = speech()
+    task = tiny_task(9, max_bad_steps=3)
+    broken = Segments(wav * torch.inf, wav, torch.arange(4))
+    with pytest.raises(UserError, match=r"3 steps in a row; lower model\.learning_rate"):
+        fit(task, [Segments(wav, wav, torch.arange(4)), *[broken] * 4], tmp_path)
+    assert int(task.steps_done) == 3
 
 
 def test_a_decoder_that_learns_alone_leaves_all_codes_as_they_are(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from valle.tokenizers.codecs.attention import LocalAttention
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, FrameEncoder
 from valle.tokenizers.codecs.base import CodecSpec, Reach
 from valle.tokenizers.codecs.contrast import Contrast
@@ -27,19 +28,37 @@ LOOK_AHEAD = 14
 
 
 class SpectralEncoder(FrameEncoder):
-    """Log-magnitude spectra to frames [B, T, C]; also hands out an early layer for the time-invariant part."""
+    """Log-magnitude spectra to frames [B, T, C]: ConvNeXt blocks, and attention after the last of them, if any."""
 
-    def __init__(self, n_fft: int, hop_length: int, dim: int, hidden: int, layers: int, early: int) -> None:
+    per_bin = 1
+    """Numbers that are heard of each frequency."""
+
+    def __init__(
+        self,
+        n_fft: int,
+        hop_length: int,
+        dim: int,
+        hidden: int,
+        layers: int,
+        early: int,
+        attention: LocalAttention | None = None,
+        causal: bool = False,
+    ) -> None:
         super().__init__()
         self.n_fft, self.hop_length, self.early = n_fft, hop_length, early
-        self.embed = nn.Linear(n_fft // 2 + 1, dim)
+        self.embed = nn.Linear(self.per_bin * (n_fft // 2 + 1), dim)
         self.norm = nn.LayerNorm(dim)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(dim, hidden) for _ in range(layers))
+        self.blocks = nn.ModuleList(ConvNeXtBlock(dim, hidden, causal=causal) for _ in range(layers))
+        self.attention = attention
         self.out = nn.LayerNorm(dim)
 
-    def early_features(self, wav: Tensor, mask: Tensor | None = None, disguise: Disguise | None = None) -> Tensor:
+    def spectra(self, wav: Tensor, disguise: Disguise | None) -> Tensor:
+        """What is heard of `wav` [B, S]: [B, T, per_bin * (n_fft // 2 + 1)]."""
         spectra = log_magnitude(wav, self.n_fft, self.hop_length)
-        x = self.norm(self.embed(spectra if disguise is None else disguise(spectra)))
+        return spectra if disguise is None else disguise(spectra)
+
+    def early_features(self, wav: Tensor, mask: Tensor | None = None, disguise: Disguise | None = None) -> Tensor:
+        x = self.norm(self.embed(self.spectra(wav, disguise)))
         for block in self.blocks[: self.early]:
             x = block(x, mask)
         return x
@@ -47,7 +66,7 @@ class SpectralEncoder(FrameEncoder):
     def forward(self, early: Tensor, mask: Tensor | None = None) -> Tensor:
         for block in self.blocks[self.early :]:
             early = block(early, mask)
-        return self.out(early)
+        return self.out(early if self.attention is None else self.attention(early, mask))
 
 
 class SpectralDecoder(nn.Module):

@@ -9,54 +9,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from valle.tokenizers.codecs.attention import LocalAttention
-from valle.tokenizers.codecs.autoencoder import FrameEncoder
 from valle.tokenizers.codecs.base import CodecSpec
-from valle.tokenizers.codecs.convnext import ConvNeXtBlock
 from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.codecs.quantizers import ResidualQuantizer
-from valle.tokenizers.codecs.spectral import SpectralDecoder, SpectrallyDecoded
+from valle.tokenizers.codecs.spectral import SpectralDecoder, SpectralEncoder, SpectrallyDecoded
 from valle.tokenizers.codecs.stft import log_magnitude_and_phase
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
 from valle.tokenizers.errors import UserError
 
 
-class PhaseEncoder(FrameEncoder):
-    """Log-magnitude and phase to frames [B, T, C]: ConvNeXt blocks, and attention after the last of them."""
+class PhaseEncoder(SpectralEncoder):
+    """A `SpectralEncoder` that hears the phase, too, as its cosine and sine."""
 
-    def __init__(
-        self,
-        n_fft: int,
-        hop_length: int,
-        dim: int,
-        hidden: int,
-        layers: int,
-        early: int,
-        attention: LocalAttention,
-        causal: bool,
-    ) -> None:
-        super().__init__()
-        self.n_fft, self.hop_length, self.early = n_fft, hop_length, early
-        self.embed = nn.Linear(3 * (n_fft // 2 + 1), dim)
-        self.norm = nn.LayerNorm(dim)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(dim, hidden, causal=causal) for _ in range(layers))
-        self.attention = attention
-        self.out = nn.LayerNorm(dim)
+    per_bin = 3
 
-    def early_features(self, wav: Tensor, mask: Tensor | None = None, disguise: Disguise | None = None) -> Tensor:
+    def spectra(self, wav: Tensor, disguise: Disguise | None) -> Tensor:
         if disguise is not None:
             raise UserError("this codec's encoder hears phases, too: they cannot be disguised")
-        x = self.norm(self.embed(log_magnitude_and_phase(wav, self.n_fft, self.hop_length)))
-        for block in self.blocks[: self.early]:
-            x = block(x, mask)
-        return x
-
-    def forward(self, early: Tensor, mask: Tensor | None = None) -> Tensor:
-        for block in self.blocks[self.early :]:
-            early = block(early, mask)
-        return self.out(self.attention(early, mask))
+        return log_magnitude_and_phase(wav, self.n_fft, self.hop_length)
 
 
 class VoCodec(SpectrallyDecoded):

@@ -26,6 +26,7 @@ from valle.data.phone_inventory import BOUNDARIES, FIXED_MODELS, ChainBuilder, P
 from valle.data.phone_models import PhoneModels
 from valle.data.phone_training import Schedule, train_phone_models
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import writing
 
 FORMAT = "valle-aligner"
 VERSION = 1
@@ -170,9 +171,10 @@ class Aligner:
 
     def save(self, path: str | Path) -> None:
         """Writes one safetensors file; what is not a tensor stands in its metadata as JSON."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         metadata = {"format": FORMAT, "version": str(VERSION), "config": json.dumps(self._config())}
-        save_file({name: tensor.contiguous() for name, tensor in self._tensors().items()}, path, metadata)
+        with writing(path):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            save_file({name: tensor.contiguous() for name, tensor in self._tensors().items()}, path, metadata)
 
     def _tensors(self) -> dict[str, Tensor]:
         models = self.models

@@ -30,6 +30,7 @@ from torch.utils.data import Dataset
 
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import writing
 
 
 @dataclass
@@ -88,8 +89,9 @@ def write_shard(
         "dropped": json.dumps([asdict(d) for d in dropped], ensure_ascii=False),
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata)
-    temporary.replace(path)
+    with writing(path):
+        save_file(tensors, temporary, metadata)
+        temporary.replace(path)
     for left_by_a_killed_run in path.parent.glob(f".{path.name}.*.tmp"):
         left_by_a_killed_run.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
-from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import writing
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,9 @@ def measure_consistency(codec: AutoencoderCodec, wavs: Sequence[Tensor], speaker
 
 def plot_consistency(path: Path, measured: Mapping[str, Consistency]) -> None:
     """Write a picture with the cosines of each codec side by side."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2 + 1.8 * len(measured), 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     axis = figure.subplots()
     for shift, colour, name in ((-0.18, "tab:blue", "halves"), (0.18, "tab:orange", "others")):
         for i, consistency in enumerate(measured.values()):
@@ -64,8 +62,6 @@ def plot_consistency(path: Path, measured: Mapping[str, Consistency]) -> None:
     axis.set_ylim(top=1.08)
     axis.axhline(0, color="lightgrey", linewidth=0.8, zorder=0)
     axis.legend(loc="lower left", fontsize="small")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {path}: {error}") from error

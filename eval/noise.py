@@ -69,13 +69,11 @@ def with_noise(wav: Tensor, snr: float, seed: int) -> Tensor:
 
 def plot_curves(curves: Sequence[Curve], path: Path) -> None:
     """A PNG or SVG with a panel for each curve."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(4, len(curves))
     rows = -(-len(curves) // columns)
     figure = Figure(figsize=(2.4 * columns, 1.7 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     for i, curve in enumerate(curves):
         axis = figure.add_subplot(rows, columns, i + 1)
         shown = find_figure(curve.metric)

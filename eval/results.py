@@ -12,7 +12,7 @@ from typing import Any
 
 import valle
 from valle.eval.text import TextScore
-from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import writing
 
 FORMAT_VERSION = 1
 _PACKAGES = (
@@ -84,11 +84,9 @@ def _versions() -> dict[str, str]:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
 
 
 def _cell(value: Any) -> str:

@@ -185,11 +185,9 @@ def attention_map(model: ARModel, phonemes: Tensor, codes: Tensor) -> Tensor:
 
 def plot_attention(path: Path, shares: Tensor, symbols: Sequence[str]) -> None:
     """Write a PNG of an `attention_map`; a model that reads shows a diagonal."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5), layout="constrained")
-    FigureCanvasAgg(figure)
     axis = figure.subplots()
     axis.imshow(shares.T.numpy(), origin="lower", aspect="auto", cmap="magma")
     axis.set(xlabel="frame", yticks=range(len(symbols)), yticklabels=symbols)

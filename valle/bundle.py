@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 
 from valle.data.aligner import Aligner
 from valle.lm import ARModel, LMConfig, NARModel, Sampling, load_lm, save_lm
@@ -27,6 +26,7 @@ from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec
 from valle.tokenizers.codecs.registry import load_codec, save_codec
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer, text_tokenizer_from_dict
+from valle.tokenizers.writing import writing
 
 FORMAT_VERSION = 1
 
@@ -69,9 +69,9 @@ class Bundle:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write the bundle; `folder` is created."""
+        """Write the bundle; `folder` is created. Raises `UserError` if that fails."""
         folder = Path(folder)
-        try:
+        with writing(folder):
             save_codec(self.codec, folder, self.provenance)
             save_lm(self.ar, folder, "ar")
             if self.nar is not None:
@@ -82,8 +82,6 @@ class Bundle:
             config = json.loads(path.read_text(encoding="utf-8")) | {"model": self.to_dict()}
             path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             (folder / "README.md").write_text(model_card(config), encoding="utf-8")
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"cannot write the model to {folder}: {error}") from error
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Bundle:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodes
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import writing
 
 MAGIC = b"VALC"
 FORMAT_VERSION = 2
@@ -51,10 +52,8 @@ class CodeFile:
         if self.codes.time_invariant is not None:
             bits.append(_to_bits(self.codes.time_invariant, self.spec.time_invariant_size))
         rest = _LENGTH.pack(len(header)) + header + np.packbits(np.concatenate(bits)).tobytes()
-        try:
+        with writing(path):
             Path(path).write_bytes(_START.pack(MAGIC, FORMAT_VERSION, zlib.crc32(rest)) + rest)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> CodeFile:

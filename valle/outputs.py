@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import writing
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 
@@ -15,13 +16,10 @@ def check_writable(path: str | Path, suffixes: tuple[str, ...] = ()) -> Path:
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"cannot write {path}: its name must end in {' or '.join(suffixes)}")
     existed = path.exists()
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Permission bits say nothing of read-only or full file systems; only trying does.
-        with path.open("ab"):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+        path.open("ab").close()
     if not existed:
         path.unlink()
     return path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,11 +26,9 @@ def spectrogram(wav: Tensor, n_fft: int = 1024, hop: int = 256) -> Tensor:
 
 def draw_pair(wavs: Mapping[str, Tensor], sample_rate: int, title: str = "") -> Figure:
     """The spectrograms of named recordings [S], above each other on one time scale."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(wavs), 1, sharex=True)
     for axis, (name, wav) in zip(axes, wavs.items(), strict=True):
         wav = wav.detach().cpu().float().flatten()
@@ -48,7 +46,5 @@ def draw_pair(wavs: Mapping[str, Tensor], sample_rate: int, title: str = "") -> 
 
 def plot_pair(path: str | Path, prompt: Tensor, speech: Tensor, sample_rate: int, title: str = "") -> None:
     """Write a PNG with the spectrograms of `prompt` [S] and `speech` [S]."""
-    try:
+    with writing(path):
         draw_pair({"prompt": prompt, "speech": speech}, sample_rate, title).savefig(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {path}: {error}") from error

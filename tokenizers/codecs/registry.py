@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import writing
 
 _BUILT_IN = {
     "spectral": "valle.tokenizers.codecs.spectral:SpectralCodec",
@@ -49,9 +50,8 @@ def build_codec(name: str, config: dict[str, Any] | None = None) -> SpeechCodec:
 
 
 def save_codec(codec: SpeechCodec, folder: str | Path, provenance: dict[str, Any] | None = None) -> None:
-    """Write `config.json` and `codec.safetensors` (fp16) into `folder`."""
+    """Write `config.json` and `codec.safetensors` (fp16) into `folder`. Raises `UserError` if that fails."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = {
         "format_version": FORMAT_VERSION,
         "spec": codec.spec.to_dict(),
@@ -59,8 +59,10 @@ def save_codec(codec: SpeechCodec, folder: str | Path, provenance: dict[str, Any
         "provenance": provenance or {},
     }
     state = {k: v.half() if v.is_floating_point() else v for k, v in codec.state_dict().items()}
-    save_file({k: v.contiguous().cpu() for k, v in state.items()}, folder / "codec.safetensors")
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous().cpu() for k, v in state.items()}, folder / "codec.safetensors")
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load_codec(folder: str | Path, device: str | torch.device = "cpu") -> SpeechCodec:

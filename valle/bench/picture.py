@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from valle.bench.decoding import Decoding
-from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import writing
 
 
 def draw(path: Path, rows: Sequence[Decoding]) -> None:
     """Write a PNG: one panel for each model size, one line for each precision and prompt, its limit dashed."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     sizes = list(dict.fromkeys(row.size for row in rows))
     figure = Figure(figsize=(5 * max(1, len(sizes)), 4), layout="constrained")
-    FigureCanvasAgg(figure)
     for axis, size in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
         of_size = [row for row in rows if row.size == size]
         for kind in dict.fromkeys((row.precision, row.prompt_seconds) for row in of_size):
@@ -29,7 +27,5 @@ def draw(path: Path, rows: Sequence[Decoding]) -> None:
         axis.set(xscale="log", yscale="log", xlabel="texts at once", ylabel="frames per second", title=size)
         axis.legend()
     figure.suptitle("dashed: reading weights and cache at the measured bandwidth", fontsize=9)
-    try:
+    with writing(path):
         figure.savefig(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error

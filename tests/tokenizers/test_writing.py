@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import re
+import resource
+from pathlib import Path
+
+import pytest
+
+from valle.tokenizers.codecs import build_codec, save_codec
+from valle.tokenizers.errors import UserError
+
+
+def test_a_codec_that_finds_no_room_says_so_in_one_line(tmp_path: Path) -> None:
+    codec = build_codec("spectral", {"dim": 32, "hidden": 32, "encoder_layers": 2, "decoder_layers": (1, 1)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # the disk lets no file grow beyond this
+    try:
+        with pytest.raises(UserError, match=f"^cannot write {re.escape(str(tmp_path))}: .*make room") as caught:
+            save_codec(codec, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
-    from valle.eval.cluster import Place
+    from valle.cluster import Place
     from valle.eval.manner import Manner
     from valle.eval.stats import Estimate
     from valle.eval.trial_lists import TrialList
@@ -110,7 +110,7 @@ def _run_jobs(args: argparse.Namespace) -> int:
 
 
 def _run_tts(args: argparse.Namespace) -> int:
-    from valle.eval.cluster import parse_part
+    from valle.cluster import parse_part
     from valle.eval.manner import Manner
     from valle.outputs import check_folder
 

@@ -44,7 +44,7 @@ def add_variants_command(subparsers: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from valle.eval.cluster import parse_part
+    from valle.cluster import parse_part
     from valle.eval.compare import compare, table
     from valle.eval.manner import Manner
     from valle.eval.saved_results import load_systems

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from valle.eval.cluster import Place, parse_part
+from valle.cluster import Place, parse_part
 from valle.tokenizers.errors import UserError
 
 

@@ -27,6 +27,7 @@ from valle.data.cuts import cut_audio, file_cut
 from valle.data.split import ROLES, roles
 from valle.data.statistics import Kept, plot_durations, statistics_table
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.tables import plain_table
 
 if TYPE_CHECKING:
     from lhotse.cut import DataCut
@@ -82,9 +83,7 @@ class PrepareReport:
             ("dropped", f"{len(self.dropped):,}"),
             *((f"  {reason}", f"{n:,}") for reason, n in Counter(d.reason for d in self.dropped).most_common()),
         ]
-        width = max(len(name) for name, _ in rows)
-        counts = "\n".join(f"{name:<{width}}  {value:>10}" for name, value in rows)
-        return f"{counts}\n\n{statistics_table(self.kept, self.roles)}\n(held out: {self.split_by})"
+        return f"{plain_table(rows, '<>')}\n\n{statistics_table(self.kept, self.roles)}\n(held out: {self.split_by})"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from valle.data.shards import read_metadata, shard_path
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.codecs.registry import load_codec
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.tables import plain_table
 from valle.tokenizers.text import TextTokenizer
 
 
@@ -45,7 +46,7 @@ class Sizing:
             ("dropped", f"{self.dropped:.1%}"),
             ("measured on", f"{self.sample_seconds:.0f} s of speech"),
         ]
-        return "\n".join(f"{name:<18}  {value}" for name, value in rows)
+        return plain_table(rows)
 
 
 def size_up(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from valle.data.split import ROLES
+from valle.tokenizers.tables import plain_table
 
 _BINS = 60
 
@@ -38,17 +39,14 @@ def statistics_table(kept: Sequence[Kept], roles: Sequence[str]) -> str:
         durations = [f"{value:.1f} s" for value in (seconds.min(), np.median(seconds), seconds.max())]
         hours = f"{seconds.sum() / 3600:.2f}"
         rows.append([role, f"{len(some):,}", hours, f"{len(genders):,}", f"{counts[0]} / {counts[1]}", *durations])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return plain_table(rows, ">")
 
 
 def plot_durations(path: Path, kept: Sequence[Kept], roles: Sequence[str]) -> None:
     """Write a PNG: a histogram of the durations by split, and of the hours of the speakers."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     durations, speakers = figure.subplots(1, 2)
     seconds = [[k.seconds for k, r in zip(kept, roles, strict=True) if r == role] for role in ROLES]
     durations.hist(seconds, bins=_BINS, stacked=True, label=ROLES)

@@ -26,6 +26,7 @@ from valle.data.shards import Drop, read_metadata, shard_path
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.codecs.registry import load_codec
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.tables import plain_table
 from valle.tokenizers.text import TextTokenizer
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ class TokenizeReport:
             ("dropped", f"{len(self.dropped):,}"),
             *((f"  {reason}", f"{n:,}") for reason, n in Counter(d.reason for d in self.dropped).most_common()),
         ]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value:>12}" for name, value in rows)
+        return plain_table(rows, "<>")
 
 
 def tokenize(

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from valle.tokenizers.tables import plain_table
+
 _EXAMPLE = """example:
   valle eval listening make ours=results/a theirs=results/b --out test --key test-key.json
   (put the folder 'test' on any web server, or send it; listeners open index.html and send back a CSV file)
@@ -65,9 +67,10 @@ def _run_read(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([rating.to_dict() for rating in found], indent=2))
         return 0
-    print(f"{'system':<28}{'mean':>6}  {'± 95 %':>7}  {'bootstrap':<16}{'answers':>8}{'listeners':>11}")
+    rows: list[tuple[object, ...]] = [("system", "mean", "± 95 %", "bootstrap", "answers", "listeners")]
     for r in found:
         interval = f"[{r.mean.low:.2f}, {r.mean.high:.2f}]"
-        print(f"{r.system:<28}{r.mean.value:6.2f}  {r.half_width:7.2f}  {interval:<16}{r.mean.n:8}{r.listeners:11}")
+        rows.append((r.system, f"{r.mean.value:.2f}", f"{r.half_width:.2f}", interval, r.mean.n, r.listeners))
+    print(plain_table(rows, "<>"))
     print("±: answers taken as independent, as in papers; bootstrap: over listeners and texts")
     return 0

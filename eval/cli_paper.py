@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.tables import plain_table
 
 if TYPE_CHECKING:
     from valle.eval.lists import Recording
@@ -89,9 +90,11 @@ def _run_noise(args: argparse.Namespace) -> int:
     judges = Judges.build(JudgeNames(naturalness=tuple(args.naturalness), reading=False))
     curves = noise_curves(_recordings(args), judges, args.metrics)
     plot_curves(curves, args.out)
-    for curve in curves:
-        values = "  ".join(f"{value:.3f}" for value in curve.values)
-        print(f"{curve.metric:<12}{values}   {'falls' if curve.falls else 'DOES NOT FALL'} with the noise")
+    rows = [
+        (c.metric, *(f"{v:.3f}" for v in c.values), f"{'falls' if c.falls else 'DOES NOT FALL'} with the noise")
+        for c in curves
+    ]
+    print(plain_table(rows))
     print(f"wrote {args.out}", file=sys.stderr)
     return 0
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.tables import plain_table
 
 if TYPE_CHECKING:
     from valle.cluster import Place
     from valle.eval.manner import Manner
-    from valle.eval.stats import Estimate
     from valle.eval.trial_lists import TrialList
     from valle.eval.tts_scores import TTSReport
 
@@ -208,14 +208,10 @@ _LINES = (
 def describe_tts(report: TTSReport) -> str:
     """The figures as text for a terminal."""
     voices = len({row.trial.speaker for row in report.rows})
-    lines = [
-        f"{len(report.rows)} texts, {voices} voices; value [95 % interval]",
-        f"{'':<30}{'outputs':<24}real recordings",
-    ]
+    rows: list[tuple[object, ...]] = [("", "outputs", "real recordings")]
     for label, name, real in _LINES:
         if name in report.metrics:
-            context: Estimate | str = report.context.get(real or "", "")
-            lines.append(f"{label:<30}{report.metrics[name]!s:<24}{context}".rstrip())
+            rows.append((label, report.metrics[name], report.context.get(real or "", "")))
     if report.real_time_factor == report.real_time_factor:
-        lines.append(f"{'real-time factor':<30}{report.real_time_factor:.3f}")
-    return "\n".join(lines)
+        rows.append(("real-time factor", f"{report.real_time_factor:.3f}", ""))
+    return f"{len(report.rows)} texts, {voices} voices; value [95 % interval]\n{plain_table(rows)}"

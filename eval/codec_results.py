@@ -12,6 +12,7 @@ import torch
 from valle.eval.codec import CodecReport, CodecSummary
 from valle.eval.results import number, results_head, text_columns
 from valle.eval.stats import estimate
+from valle.tokenizers.tables import plain_table
 
 _PAPER = {"visqol": "ViSQOL", "pesq": "PESQ", "stoi": "STOI", "mcd": "MCD"}
 """The metrics of the paper's table, in its order."""
@@ -83,7 +84,7 @@ def paper_table(reports: Mapping[str, CodecReport]) -> str:
     lines[0] += ["M par.", "GMAC/s enc", "dec", "RTF enc", "dec"]
     for name, report in reports.items():
         lines += [[name, *_cells(report, summary, metrics)] for summary in report.summaries]
-    return _aligned(lines)
+    return plain_table(lines)
 
 
 def _cells(report: CodecReport, summary: CodecSummary, metrics: Sequence[str]) -> list[str]:
@@ -99,8 +100,3 @@ def _cells(report: CodecReport, summary: CodecSummary, metrics: Sequence[str]) -
         f"{report.encode_rtf:.4f}",
         f"{summary.decode_rtf:.4f}",
     ]
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)

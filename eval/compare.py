@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import indent
 from typing import Any
 
 from valle.eval.figures import find_figure, in_order
 from valle.eval.saved_results import Row, System
 from valle.eval.stats import Estimate, estimate, estimate_difference
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.tables import plain_table
 
 _RATES = {"wer": ("words", ("substitutions", "deletions", "insertions")), "cer": ("characters", None)}
 """Errors of a corpus are all errors over all words (or characters), not the mean of the utterances' rates."""
@@ -112,11 +114,13 @@ def table(found: Sequence[Comparison], first: str) -> str:
     for system in dict.fromkeys(comparison.system for comparison in found):
         mine = [comparison for comparison in found if comparison.system == system]
         lines.append(f"{system} against {first}, {mine[0].difference.n} utterances, difference [95 % interval, paired]")
+        rows = []
         for c in mine:
             figure = find_figure(c.figure)
             d = c.difference
             scale, unit = (100, " points") if figure.percent else (1, "")
             shown = f"{scale * d.value:+.3g} [{scale * d.low:+.3g}, {scale * d.high:+.3g}]{unit}"
-            values = f"{figure.text(c.value.value):>8} against {figure.text(c.first.value):>8}"
-            lines.append(f"  {figure.label:<38}{values}  {shown:<34}{c.verdict}")
+            values = figure.text(c.value.value), "against", figure.text(c.first.value)
+            rows.append((figure.label, *values, shown, c.verdict))
+        lines.append(indent(plain_table(rows, "<><><"), "  "))
     return "\n".join(lines)

@@ -15,6 +15,7 @@ import valle
 from valle.eval.saved_results import System, load_systems
 from valle.eval.stats import Estimate
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.tables import markdown_table
 
 TABLES = Path(valle.__file__).parent / "configs" / "paper" / "tables.yaml"
 NOT_MEASURED = "not measured here"
@@ -47,12 +48,9 @@ class Table:
 
     def text(self) -> str:
         """As Markdown."""
-        head = ["system", *(f"{label}: paper \\| ours" for label in self.columns.values())]
-        lines = [f"### {self.title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        for name, cells in self.rows.items():
-            shown = [cell.text().replace("|", "\\|") for cell in cells]
-            lines.append(f"| {' | '.join([name, *shown])} |")
-        return "\n".join(lines)
+        head = ["system", *(f"{label}: paper | ours" for label in self.columns.values())]
+        rows = [[name, *(cell.text() for cell in cells)] for name, cells in self.rows.items()]
+        return f"### {self.title}\n\n{markdown_table(head, rows)}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

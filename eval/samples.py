@@ -18,6 +18,7 @@ from valle.eval.saved_results import Row, System
 from valle.eval.stats import Estimate
 from valle.outputs import check_folder
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.tables import markdown_table
 
 _SCORES = ("wer", "cer", "sim", "dnsmos")
 _HERE = Path(__file__).parent / "report"
@@ -123,5 +124,4 @@ def _figures_html(system: System) -> str:
 
 
 def _figures_markdown(system: System) -> str:
-    head = "| all texts [95 %] | outputs | real recordings |\n|---|---|---|\n"
-    return head + "\n".join(f"| {' | '.join(line)} |" for line in _lines(system))
+    return markdown_table(["all texts [95 %]", "outputs", "real recordings"], _lines(system))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from valle.eval.stats import Estimate
+from valle.tokenizers.tables import plain_table
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Finding:
 
 def table(found: dict[str, Sequence[Finding]]) -> str:
     """The findings of each check as text for a terminal."""
-    lines = []
+    rows = []
     for check, findings in found.items():
-        lines.append(check)
+        rows.append((check, "", "", ""))
         for finding in findings:
             value = str(finding.value) if isinstance(finding.value, Estimate) else f"{finding.value:.1f}"
             verdict = {None: "", True: "met", False: "NOT MET"}[finding.met]
-            lines.append(f"  {finding.what:<58}{value:<24}{finding.wanted:<16}{verdict}".rstrip())
-    return "\n".join(lines)
+            rows.append((f"  {finding.what}", value, finding.wanted, verdict))
+    return plain_table(rows)

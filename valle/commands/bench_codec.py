@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.tables import plain_table
 
 if TYPE_CHECKING:
     from valle.bench.codecs import CodecSpeed
@@ -79,5 +80,4 @@ def _table(speeds: list[CodecSpeed], faster: dict[str, float]) -> str:
         facts = (s.name, f"{s.sample_rate / 1000:g}", f"{s.frame_rate:g}", str(s.n_q))
         times = (f"{s.encode_rtf:.4f}", f"{s.decode_rtf:.4f}", f"{faster[s.name]:.1f}" if faster else "")
         lines.append((*facts, *cost, *times))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return plain_table(lines)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from valle.outputs import check_folder
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.tables import plain_table
 
 if TYPE_CHECKING:
     from valle.bench.decoding import Decoding
@@ -152,6 +153,4 @@ def _report(result: dict[str, Any], rows: list[Decoding]) -> str:
         facts = (r.size, r.precision, str(r.batch), f"{r.prompt_seconds:g}", f"{r.prefill_ms:.1f}", f"{r.step_ms:.2f}")
         rates = (f"{r.tokens_per_second:.0f}", f"{r.real_time_factor:.3f}", f"{r.share_of_limit:.0%}")
         table.append((*facts, *rates, "" if r.speedup is None else f"{r.speedup:.1f}"))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines += ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in table]
-    return "\n".join(lines)
+    return "\n".join([*lines, plain_table(table, ">")])

@@ -6,9 +6,11 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.tables import plain_table
 
 if TYPE_CHECKING:
     from valle.bench.training import TrainSpeed
@@ -144,6 +146,13 @@ def _report(
     seconds: float,
     device: str,
 ) -> str:
+    passes = [
+        [name, f"{CORPORA[name]:,.0f} h", *(f"{n} x: {h:,.1f}" for n, h in row.items())] for name, row in hours.items()
+    ]
+    sizes = [
+        [f"ZeRO {stage}" if stage else "one / DDP", *(f"{n} x: {size / 1e9:.1f}" for n, size in row.items())]
+        for stage, row in memory.items()
+    ]
     lines = [
         f"measured on {device}: {speed.parameters / 1e6:.1f} M parameters, {speed.batch_seconds:.0f} s a step",
         f"  {speed.step_seconds:.3f} s a step, {speed.frames_per_second:,.0f} frames/s, {speed.realtime:,.1f} x time",
@@ -151,11 +160,9 @@ def _report(
         f"  peak memory {speed.peak_bytes / 1e9:.2f} GB, of which backward needs {speed.activation_bytes / 1e9:.2f} GB",
         "",
         "predicted hours for one pass, by number of devices",
+        indent(plain_table(passes, "<>"), "  "),
+        "",
+        f"predicted GB of a GPU with {seconds:g} s of speech a step, by number of GPUs",
+        indent(plain_table(sizes, "<>"), "  "),
     ]
-    for name, row in hours.items():
-        lines.append(f"  {name:<10} {CORPORA[name]:>8,.0f} h  " + "  ".join(f"{n} x: {h:,.1f}" for n, h in row.items()))
-    lines += ["", f"predicted GB of a GPU with {seconds:g} s of speech a step, by number of GPUs"]
-    for stage, row in memory.items():
-        name = f"ZeRO {stage}" if stage else "one / DDP"
-        lines.append(f"  {name:<10} " + "  ".join(f"{n} x: {size / 1e9:.1f}" for n, size in row.items()))
     return "\n".join(lines)

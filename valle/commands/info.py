@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.tables import plain_table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,8 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        for name, value in _flat(facts):
-            print(f"{name:<28} {value}")
+        print(plain_table(_flat(facts)))
     return 0
 
 
@@ -66,11 +66,13 @@ def _codec_or_model(folder: Path) -> dict[str, Any]:
         return {"kind": "codec", **_codec_facts(codec), "provenance": config["provenance"]}
 
     from valle.bundle import Bundle
+    from valle.lm import FlowModel
 
     bundle = Bundle.load(folder)
     facts: dict[str, Any] = {"kind": "model", "path": str(folder), "codec": _codec_facts(bundle.codec)}
     for name, model in (("ar", bundle.ar), ("nar", bundle.nar)):
         if model is not None:
+            name = "flow" if isinstance(model, FlowModel) else name
             shape = {key: getattr(model.config, key) for key in ("aligned", "layers", "dim", "heads")}
             facts[name] = {**shape, "parameters": _parameters(model)}
     facts["text_tokenizer"] = {"kind": config["model"]["text_tokenizer"]["kind"], "symbols": len(bundle.text.vocab)}

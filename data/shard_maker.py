@@ -15,6 +15,7 @@ from valle.data.cuts import cut_audio, cut_language, cut_speaker, cut_text
 from valle.data.shards import Drop, TokenizedUtterance, shard_path, write_shard
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.codecs.base import SpeechCodec, SpeechCodes
+from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _READERS = 4
 """Threads that decode audio."""
+DISGUISE_TONE = 0.4
+"""How far the tone of a disguise goes, see `Disguise.draw`."""
 
 
 class DurationAligner(Protocol):
@@ -69,9 +72,11 @@ class ShardMaker:
         self.text_tokenizer = text_tokenizer
         self.aligner = aligner
         self.batch_seconds = batch_seconds
+        self._random = torch.Generator()
 
     def make(self, index: int, cuts: list[DataCut], progress: Callable[[int], object]) -> None:
         """Write shard `index`; `progress` is given the seconds of each batch that is done."""
+        self._random.manual_seed(index)
         dropped: list[Drop] = []
         done: dict[str, TokenizedUtterance] = {}
         for batch in self._batches(cuts):
@@ -112,7 +117,9 @@ class ShardMaker:
         cuts, phonemes, wavs = (list(column) for column in zip(*rows, strict=True))
         codes = self._encode(wavs)
         durations: Sequence[list[int] | None] = [None] * len(cuts)
-        if self.aligner is not None:
+        if not self.header.has_text:
+            durations = [[frames] for frames in codes.lengths.tolist()]
+        elif self.aligner is not None:
             durations = self.aligner.align(phonemes, wavs, codes.lengths.tolist())
         for i, cut in enumerate(cuts):
             duration = durations[i]
@@ -134,6 +141,8 @@ class ShardMaker:
             )
 
     def _phonemes(self, cut: DataCut) -> list[int] | Drop:
+        if not self.header.has_text:
+            return [self.text_tokenizer.unk_id]
         text = cut_text(cut)
         if not text:
             return Drop(cut.id, "no text", "the cut has no transcript")
@@ -152,4 +161,9 @@ class ShardMaker:
     def _encode(self, wavs: list[Tensor]) -> SpeechCodes:
         padded = pad_sequence(wavs, batch_first=True)[:, None]
         lengths = torch.tensor([len(wav) for wav in wavs])
-        return self.codec.encode(padded.to(self.device), lengths.to(self.device)).to("cpu")
+        padded, lengths = padded.to(self.device), lengths.to(self.device)
+        if self.header.disguise == 1:
+            return self.codec.encode(padded, lengths).to("cpu")
+        everyone = torch.ones(len(wavs), dtype=torch.bool)
+        disguise = Disguise.draw(everyone, self.header.disguise, DISGUISE_TONE, self._random).to(self.device)
+        return self.codec.encode_disguised(padded, lengths, disguise).to("cpu")

@@ -32,6 +32,10 @@ class TokenHeader:
     """Cuts of each shard; the last may have fewer."""
     speed: float = 1.0
     """At which the recordings were played; see `valle.data.tokenize`."""
+    disguise: float = 1.0
+    """Not 1: quantizer 1 heard disguises of up to this factor (`SpeechCodec.encode_disguised`); for flows only."""
+    has_text: bool = True
+    """False: each utterance is one unknown token, for models that do not read."""
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -44,6 +48,8 @@ class TokenHeader:
         utterances: int,
         shard_size: int,
         speed: float = 1.0,
+        disguise: float = 1.0,
+        has_text: bool = True,
     ) -> TokenHeader:
         """The header of tokens that this codec and this text tokenizer make."""
         return cls(
@@ -56,6 +62,8 @@ class TokenHeader:
             utterances=utterances,
             shard_size=shard_size,
             speed=speed,
+            disguise=disguise,
+            has_text=has_text,
         )
 
     @property

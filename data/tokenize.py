@@ -67,6 +67,8 @@ def tokenize(
     batch_seconds: float = 60.0,
     shard_size: int = 500,
     speed: float = 1.0,
+    disguise: float = 1.0,
+    has_text: bool = True,
     jobs: int = 1,
     part: int = 0,
     parts: int = 1,
@@ -79,6 +81,9 @@ def tokenize(
     batch_seconds:  padded seconds that the codec encodes at once
     speed:          at which the recordings are played. Pitch, formants and tempo change together, and so it makes other
                     speakers of the same corpus (speed perturbation; Ko et al., 2015): train on several such folders
+    disguise:       not 1: quantizer 1 hears speech disguised by up to this factor (`SpeechCodec.encode_disguised`)
+    has_text:       False: the texts are not looked at, and need not be there. Disguised tokens and those without text
+                    are for flow models only
     jobs:           processes on this machine; with `device` "cuda" they share its GPUs evenly
     part, parts:    this run does the shards `part`, `part + parts`, … of all; for several machines or GPUs
 
@@ -92,6 +97,7 @@ def tokenize(
         ("shard_size", shard_size, shard_size >= 1),
         ("batch_seconds", batch_seconds, batch_seconds > 0),
         ("speed", speed, 0.5 <= speed <= 2),
+        ("disguise", disguise, 1 <= disguise <= 2),
     ):
         if not good:
             raise UserError(f"tokenize: {name} cannot be {value}" + (f" of {parts}" if name == "part" else ""))
@@ -102,7 +108,15 @@ def tokenize(
     codec = load_codec(codec_dir, device)
     aligner_hash = aligner.fingerprint if aligner else None
     header = TokenHeader.made_with(
-        codec, text_tokenizer, aligner_hash, manifest_hash(cuts), len(all_cuts), shard_size, speed
+        codec,
+        text_tokenizer,
+        aligner_hash,
+        manifest_hash(cuts),
+        len(all_cuts),
+        shard_size,
+        speed,
+        disguise,
+        has_text,
     )
     _begin(out, header, cuts)
     groups = {i: all_cuts[i * shard_size : (i + 1) * shard_size] for i in range(part, header.shards, parts)}
@@ -140,8 +154,9 @@ def _begin(out: Path, header: TokenHeader, cuts: str | Path) -> None:
         raise UserError(f"{out} holds tokens of other cuts than {cuts}; tokenize into a new folder")
     if existing.shard_size != header.shard_size:
         raise UserError(f"{out} has shards of {existing.shard_size} cuts; use shard_size {existing.shard_size} again")
-    if existing.speed != header.speed:
-        raise UserError(f"{out} holds tokens at speed {existing.speed:g}; tokenize into a new folder")
+    for what in ("speed", "disguise", "has_text"):
+        if getattr(existing, what) != getattr(header, what):
+            raise UserError(f"{out} holds tokens of {what} {getattr(existing, what)}; tokenize into a new folder")
 
 
 def _make_in_processes(settings: tuple[Any, ...], missing: dict[int, list[DataCut]], jobs: int, bar: tqdm) -> None:

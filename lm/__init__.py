@@ -5,6 +5,7 @@ from valle.lm.complete import complete
 from valle.lm.config import LMConfig
 from valle.lm.decode import generate
 from valle.lm.decoder import Decoder, Row
+from valle.lm.flow import FlowModel
 from valle.lm.nar import NARModel
 from valle.lm.request import Generated, Request
 from valle.lm.sampling import Sampling
@@ -15,6 +16,7 @@ __all__ = [
     "ARModel",
     "ARSteps",
     "Decoder",
+    "FlowModel",
     "Generated",
     "LMConfig",
     "NARModel",

@@ -10,7 +10,7 @@ from valle.tokenizers.errors import UserError
 
 @dataclass(frozen=True)
 class LMConfig:
-    """Shape of an AR or NAR model. The facts of the codec and the text tokenizer come first, then the free choices."""
+    """Shape of an AR, NAR or flow model. The facts of the codec and the text tokenizer come first, then the free choices."""
 
     text_vocab_size: int
     """Ids of the text tokenizer; 0 is padding."""
@@ -37,6 +37,10 @@ class LMConfig:
     ti_dropout: float = 0.1
     """Share of training utterances whose time-invariant codes are hidden, so that the model can do without."""
     rope_base: float = 10_000.0
+    code_dim: int = 8
+    """Coordinates of a code; no more are told apart. Only for a flow."""
+    voice_dim: int = 32
+    """Coordinates of a time-invariant code. Only for a flow."""
 
     def __post_init__(self) -> None:
         # JSON and YAML have no tuples.
@@ -51,6 +55,8 @@ class LMConfig:
             "layers",
             "heads",
             "ff",
+            "code_dim",
+            "voice_dim",
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"language model config: {name} must be at least 1, got {getattr(self, name)}")

@@ -29,7 +29,7 @@ class NARModel(nn.Module):
         # Table j embeds quantizer j; as in VALL-E it is also the output layer of stage j.
         self.codes = nn.Parameter(torch.empty(config.n_q, config.codebook_size, config.dim))
         nn.init.normal_(self.codes, std=0.02)
-        self.transformer = Transformer(config, stages=config.n_q - 1)
+        self.transformer = Transformer(config, adapt=lambda: nn.Embedding(config.n_q - 1, 2 * config.dim))
 
     def forward(
         self,
@@ -59,7 +59,7 @@ class NARModel(nn.Module):
         time = torch.arange(count, device=codes.device)
         counters = torch.cat((torch.arange(size, device=codes.device), time))
         mask = torch.cat((prefix.exists, time < code_lengths[:, None]), dim=1)[:, None, None, :]
-        hidden = self.transformer(torch.cat((prefix.x, frames), dim=1), counters[None], mask, stage=stage - 1)
+        hidden = self.transformer(torch.cat((prefix.x, frames), dim=1), counters[None], mask, stage - 1)
         return torch.bmm(hidden[:, size:], self.codes[stage].transpose(1, 2)).float()
 
     def _embed(self, codes: Tensor, stage: Tensor, prompt_lengths: Tensor) -> Tensor:

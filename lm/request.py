@@ -22,6 +22,7 @@ class Request:
     prompt_codes:     LongTensor [n_q, T'], or None for no acoustic prompt
     prompt_phonemes:  how many of the text tokens the prompt speaks
     prompt_durations: LongTensor [prompt_phonemes], frames of each; for aligned models with a prompt
+    voice_codes:      LongTensor [n_q, T''], speech of the voice for a flow; whatever is said in it
     """
 
     phonemes: Tensor
@@ -30,6 +31,7 @@ class Request:
     prompt_phonemes: int = 0
     prompt_durations: Tensor | None = None
     seed: int = 0
+    voice_codes: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.prompt_phonemes < len(self.phonemes):
@@ -69,7 +71,6 @@ class RequestBatch:
 
     phonemes: Tensor
     phoneme_lengths: Tensor
-    prompt_phonemes: Tensor
     codes: Tensor
     code_lengths: Tensor
     durations: Tensor | None
@@ -97,7 +98,6 @@ class RequestBatch:
         return cls(
             phonemes=phonemes.to(device),
             phoneme_lengths=torch.tensor([len(r.phonemes) for r in requests], device=device),
-            prompt_phonemes=torch.tensor([r.prompt_phonemes for r in requests], device=device),
             codes=pad_sequence(prompts, batch_first=True).transpose(1, 2).to(device),
             code_lengths=torch.tensor([r.prompt_frames for r in requests], device=device),
             durations=None if durations is None else durations.to(device),

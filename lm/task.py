@@ -1,6 +1,6 @@
 """Training of the language models as Lightning modules.
 
-`ARTask` and `NARTask` differ in their model and their loss; optimizer, schedule and the guard against non-finite
+The tasks differ in their model and their loss; optimizer, schedule and the guard against non-finite
 gradients are shared. A batch is a `valle.data.batch.LMBatch`.
 """
 
@@ -22,7 +22,7 @@ from valle.lm.lora import LoRAConfig, add_lora
 from valle.lm.losses import accuracy, cross_entropy
 from valle.lm.nar import NARModel
 from valle.lm.optim import OptimConfig, build_optimizer, build_schedule
-from valle.lm.weights import load_lm
+from valle.lm.weights import LanguageModel, load_lm
 from valle.tokenizers.codecs.registry import load_codec
 from valle.tokenizers.errors import UserError
 
@@ -49,7 +49,7 @@ class LMTask(L.LightningModule, ABC):
     stops. The checkpoint holds `config`, so that a model can be rebuilt from it alone.
     """
 
-    model: ARModel | NARModel
+    model: LanguageModel
     kind: ClassVar[str]
 
     def __init__(self, config: LMConfig, optim: OptimConfig, max_bad_steps: int, start: StartConfig) -> None:
@@ -61,7 +61,7 @@ class LMTask(L.LightningModule, ABC):
         self.bad_steps_in_a_row = 0
         self.start = start
 
-    def _prepare(self, model: ARModel | NARModel) -> None:
+    def _prepare(self, model: LanguageModel) -> None:
         """Start where `self.start` says."""
         start = self.start
         model.transformer.recompute = start.recompute_activations

@@ -5,6 +5,8 @@ Shapes: B utterances, S positions, D width, H heads, h = D / H.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,22 +16,27 @@ from valle.lm.cache import KVCache
 from valle.lm.config import LMConfig
 
 
-class Norm(nn.Module):
-    """LayerNorm; with `stages`, its scale and shift depend on the stage (adaptive LayerNorm, VALL-E section 4.2.2)."""
+Adapt = Callable[[], nn.Module]
+"""Makes the layer that turns a condition into scale and shift [B, 2 D]: an embedding or a linear layer."""
 
-    def __init__(self, dim: int, stages: int = 0) -> None:
+
+class Norm(nn.Module):
+    """LayerNorm; with `adapt`, its scale and shift depend on a condition (adaptive LayerNorm, VALL-E section 4.2.2)."""
+
+    def __init__(self, dim: int, adapt: Adapt | None = None) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.stage = nn.Embedding(stages, 2 * dim) if stages else None
-        if self.stage is not None:
-            nn.init.zeros_(self.stage.weight)
+        self.adapt = None if adapt is None else adapt()
+        if self.adapt is not None:
+            for parameter in self.adapt.parameters():
+                nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, stage: Tensor | None = None) -> Tensor:
-        """Normalise `x` [B, S, D]; `stage` [B]."""
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Normalise `x` [B, S, D]; `condition` [B, ...]."""
         x = self.norm(x)
-        if self.stage is None:
+        if self.adapt is None:
             return x
-        scale, shift = self.stage(stage)[:, None].chunk(2, dim=-1)
+        scale, shift = self.adapt(condition)[:, None].chunk(2, dim=-1)
         return torch.addcmul(shift, x, 1 + scale)
 
 
@@ -114,11 +121,11 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One pre-norm layer."""
 
-    def __init__(self, config: LMConfig, stages: int) -> None:
+    def __init__(self, config: LMConfig, adapt: Adapt | None) -> None:
         super().__init__()
-        self.attention_norm = Norm(config.dim, stages)
+        self.attention_norm = Norm(config.dim, adapt)
         self.attention = Attention(config)
-        self.ff_norm = Norm(config.dim, stages)
+        self.ff_norm = Norm(config.dim, adapt)
         self.ff = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -127,22 +134,22 @@ class Block(nn.Module):
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
         mask: Tensor,
-        stage: Tensor | None,
+        condition: Tensor | None,
         cache: KVCache | None,
         layer: int,
     ) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x, stage), rotary, mask, cache, layer))
-        return x + self.dropout(self.ff(self.ff_norm(x, stage)))
+        x = x + self.dropout(self.attention(self.attention_norm(x, condition), rotary, mask, cache, layer))
+        return x + self.dropout(self.ff(self.ff_norm(x, condition)))
 
 
 class Transformer(nn.Module):
-    """A stack of blocks over embedded inputs. `stages` > 0 makes every norm depend on the NAR's stage."""
+    """A stack of blocks over embedded inputs. `adapt` makes every norm depend on a condition, as the NAR's stage."""
 
-    def __init__(self, config: LMConfig, stages: int = 0) -> None:
+    def __init__(self, config: LMConfig, adapt: Adapt | None = None) -> None:
         super().__init__()
         self.rotary = Rotary(config.head_dim, config.rope_base)
-        self.blocks = nn.ModuleList(Block(config, stages) for _ in range(config.layers))
-        self.norm = Norm(config.dim, stages)
+        self.blocks = nn.ModuleList(Block(config, adapt) for _ in range(config.layers))
+        self.norm = Norm(config.dim, adapt)
         self.recompute = False
         """In training, keep only the input of each block and compute the rest again for the backward pass."""
         for name, parameter in self.named_parameters():
@@ -157,22 +164,22 @@ class Transformer(nn.Module):
         x: Tensor,
         positions: Tensor,
         mask: Tensor,
-        stage: Tensor | None = None,
+        condition: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
         """Hidden states [B, S, D] of the embedded inputs `x` [B, S, D].
 
         positions: [B or 1, S], each part of the sequence counted by itself
         mask:      bool [B, 1, S or 1, keys], True where a query may attend; keys are the visible slots of `cache`
-        stage:     [B], only where the transformer was built with `stages`
+        condition: [B, ...], what `adapt` turns into scales and shifts
         """
         rotary = self.rotary(positions)
         for layer, block in enumerate(self.blocks):
             if self.recompute and self.training:
-                x = checkpoint(block, x, rotary, mask, stage, cache, layer, use_reentrant=False)
+                x = checkpoint(block, x, rotary, mask, condition, cache, layer, use_reentrant=False)
             else:
-                x = block(x, rotary, mask, stage, cache, layer)
-        return self.norm(x, stage)
+                x = block(x, rotary, mask, condition, cache, layer)
+        return self.norm(x, condition)
 
 
 def prefix_causal_mask(prefix: Tensor, frames: int) -> Tensor:

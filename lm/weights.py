@@ -13,15 +13,17 @@ from safetensors.torch import save_file
 
 from valle.lm.ar import ARModel
 from valle.lm.config import LMConfig
+from valle.lm.flow import FlowModel
 from valle.lm.lora import LoRAConfig, add_lora, merge_lora
 from valle.lm.nar import NARModel
 from valle.tokenizers.errors import UserError
 
-MODELS: dict[str, type[ARModel] | type[NARModel]] = {"ar": ARModel, "nar": NARModel}
+LanguageModel = ARModel | NARModel | FlowModel
+MODELS: dict[str, type[LanguageModel]] = {"ar": ARModel, "nar": NARModel, "flow": FlowModel}
 
 
-def save_lm(model: ARModel | NARModel, folder: Path | str, kind: str, dtype: torch.dtype = torch.float16) -> Path:
-    """Write `folder`/`kind`.safetensors, `kind` being "ar" or "nar"; gives its path."""
+def save_lm(model: LanguageModel, folder: Path | str, kind: str, dtype: torch.dtype = torch.float16) -> Path:
+    """Write `folder`/`kind`.safetensors, `kind` being "ar", "nar" or "flow"; gives its path."""
     path = Path(folder) / f"{kind}.safetensors"
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
     overflown = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
@@ -33,7 +35,7 @@ def save_lm(model: ARModel | NARModel, folder: Path | str, kind: str, dtype: tor
     return path
 
 
-def load_lm(folder: Path | str, kind: str) -> ARModel | NARModel:
+def load_lm(folder: Path | str, kind: str) -> LanguageModel:
     """The model that `save_lm` wrote, in float32 and eval mode. Raises `UserError` for a file that is damaged."""
     path = Path(folder) / f"{kind}.safetensors"
     if not path.is_file():
@@ -50,7 +52,7 @@ def load_lm(folder: Path | str, kind: str) -> ARModel | NARModel:
     return model.eval()
 
 
-def from_checkpoint(checkpoint: Mapping[str, Any]) -> ARModel | NARModel:
+def from_checkpoint(checkpoint: Mapping[str, Any]) -> LanguageModel:
     """The model of a training checkpoint (its averaged weights, if it was trained with `EMA`), in eval mode."""
     if "lm_config" not in checkpoint:
         raise UserError("this is no checkpoint of a language model")

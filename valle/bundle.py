@@ -3,7 +3,8 @@
     config.json          what the codec's says, and under "model" all else but weights (see `Bundle.to_dict`)
     codec.safetensors    weights, fp16 on disk, fp32 in memory
     ar.safetensors
-    nar.safetensors      optional: without it, speech is made of the first quantizer alone
+    nar.safetensors      optional: the other quantizers; without it, speech is made of the first quantizer alone
+    flow.safetensors     optional, instead of nar
     aligner.safetensors  optional: finds the durations of a transcribed prompt, for aligned models
     README.md            model card
 
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 from valle.data.aligner import Aligner
-from valle.lm import ARModel, LMConfig, NARModel, Sampling, load_lm, save_lm
+from valle.lm import ARModel, FlowModel, LMConfig, NARModel, Sampling, load_lm, save_lm
 from valle.model_card import model_card
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec
 from valle.tokenizers.codecs.registry import load_codec, save_codec
@@ -30,7 +31,7 @@ from valle.tokenizers.writing import writing
 
 FORMAT_VERSION = 1
 
-Model = TypeVar("Model", ARModel, NARModel)
+Model = TypeVar("Model", ARModel, NARModel, FlowModel)
 
 
 @dataclass
@@ -40,7 +41,8 @@ class Bundle:
     codec: SpeechCodec
     text: TextTokenizer
     ar: ARModel
-    nar: NARModel | None = None
+    nar: NARModel | FlowModel | None = None
+    """What fills in the quantizers after the first."""
     aligner: Aligner | None = None
     sampling: Sampling = field(default_factory=Sampling)
     """Defaults that suit this model."""
@@ -50,7 +52,9 @@ class Bundle:
     def __post_init__(self) -> None:
         spec = self.codec.spec
         check_fits("ar", self.ar.config, spec, self.text)
-        if self.nar is not None:
+        if isinstance(self.nar, FlowModel):
+            check_fits("flow", self.nar.config, spec)
+        elif self.nar is not None:
             check_fits("nar", self.nar.config, spec, self.text)
             if self.nar.config.aligned and not self.ar.config.aligned:
                 raise UserError("nar does not fit ar: nar needs durations ('aligned'), which ar does not give")
@@ -62,7 +66,8 @@ class Bundle:
         return {
             "format_version": FORMAT_VERSION,
             "ar": self.ar.config.to_dict(),
-            "nar": None if self.nar is None else self.nar.config.to_dict(),
+            "nar": self.nar.config.to_dict() if isinstance(self.nar, NARModel) else None,
+            "flow": self.nar.config.to_dict() if isinstance(self.nar, FlowModel) else None,
             "aligner": self.aligner is not None,
             "text_tokenizer": self.text.to_dict(),
             "sampling": asdict(self.sampling),
@@ -75,7 +80,7 @@ class Bundle:
             save_codec(self.codec, folder, self.provenance)
             save_lm(self.ar, folder, "ar")
             if self.nar is not None:
-                save_lm(self.nar, folder, "nar")
+                save_lm(self.nar, folder, "flow" if isinstance(self.nar, FlowModel) else "nar")
             if self.aligner is not None:
                 self.aligner.save(folder / "aligner.safetensors")
             path = folder / "config.json"
@@ -92,23 +97,28 @@ class Bundle:
             model, provenance = config["model"], config["provenance"]
             text = text_tokenizer_from_dict(model["text_tokenizer"])
             sampling = Sampling(**model["sampling"])
-            has_nar, has_aligner = model["nar"] is not None, model["aligner"]
-            ar_config, nar_config = model["ar"], model["nar"]
+            has_aligner = model["aligner"]
+            ar_config, nar_config, flow_config = model["ar"], model["nar"], model.get("flow")
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder}/config.json does not describe a model: {error!r}") from error
+        nar: NARModel | FlowModel | None = None
+        if nar_config is not None:
+            nar = _load_lm(folder, "nar", NARModel, nar_config, device)
+        elif flow_config is not None:
+            nar = _load_lm(folder, "flow", FlowModel, flow_config, device)
         return cls(
             codec=load_codec(folder, device),
             text=text,
             ar=_load_lm(folder, "ar", ARModel, ar_config, device),
-            nar=_load_lm(folder, "nar", NARModel, nar_config, device) if has_nar else None,
+            nar=nar,
             aligner=Aligner.load(folder / "aligner.safetensors") if has_aligner else None,
             sampling=sampling,
             provenance=provenance,
         )
 
 
-def check_fits(name: str, config: LMConfig, spec: CodecSpec, text: TextTokenizer) -> None:
-    """Raise `UserError` when language model `name` was made for another codec or text tokenizer."""
+def check_fits(name: str, config: LMConfig, spec: CodecSpec, text: TextTokenizer | None = None) -> None:
+    """Raise `UserError` when language model `name` was made for another codec or text tokenizer (None: it reads none)."""
     facts = (
         ("quantizers", config.n_q, spec.n_q),
         ("codes per codebook", config.codebook_size, spec.codebook_size),
@@ -120,6 +130,8 @@ def check_fits(name: str, config: LMConfig, spec: CodecSpec, text: TextTokenizer
             raise UserError(
                 f"{name} does not fit codec '{spec.name}': {name} was made for {expected} {what}, the codec has {given}"
             )
+    if text is None:
+        return
     if config.text_vocab_size != len(text.vocab):
         raise UserError(
             f"{name} does not fit the text tokenizer: {name} was made for {config.text_vocab_size} symbols, "

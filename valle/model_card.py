@@ -20,6 +20,7 @@ valle clone --model THIS_FOLDER --prompt me.wav --text "Any sentence." --out out
 | codec | {codec} |
 | AR | {ar} |
 | NAR | {nar} |
+| flow | {flow} |
 | text | {text} |
 | aligner | {aligner} |
 
@@ -45,6 +46,7 @@ def model_card(config: dict[str, Any]) -> str:
         f"{spec['n_q']} × {spec['codebook_size']} codes{invariant}",
         ar=_transformer(model["ar"]),
         nar=_transformer(model["nar"]) if model["nar"] else "none",
+        flow=_transformer(model["flow"]) if model.get("flow") else "none",
         text=f"{model['text_tokenizer']['kind']}, {model['ar']['text_vocab_size']} symbols",
         aligner="yes" if model["aligner"] else "none",
         provenance="\n".join(f"- {name}: {value}" for name, value in provenance.items()) or "Not recorded.",
@@ -52,5 +54,5 @@ def model_card(config: dict[str, Any]) -> str:
 
 
 def _transformer(config: dict[str, Any]) -> str:
-    kind = "aligned" if config["aligned"] else "plain"
-    return f"{kind}, {config['layers']} layers of width {config['dim']}, {config['heads']} heads"
+    kind = "aligned, " if config["aligned"] else ""
+    return f"{kind}{config['layers']} layers of width {config['dim']}, {config['heads']} heads"

@@ -23,6 +23,9 @@ SENTENCE_CHARACTERS = 200
 DIGIT_CHARACTERS = 5
 """A digit counts as so many: "seven" is what is said."""
 
+VOICE_FRAMES = 250
+"""Of the recording at most so many are given to a flow, as in its training."""
+
 BEST_OF = 4
 """Takes among which `valle clone` keeps the best, where nobody waits for the first sound."""
 
@@ -105,9 +108,10 @@ def make_request(phonemes: Tensor, voice: Voice, text: TextTokenizer, seed: int,
     # A hash, because torch's generator looks at no more than 32 bits: of sums and shifts some would come out the same.
     digest = hashlib.blake2s(f"{seed} {piece} {take}".encode(), digest_size=4).digest()
     seed = int.from_bytes(digest) >> 1
+    heard = voice.codes[:, :VOICE_FRAMES]
     if voice.phonemes is None:
-        return Request(phonemes, voice.time_invariant, seed=seed)
+        return Request(phonemes, voice.time_invariant, seed=seed, voice_codes=heard)
     if int(voice.phonemes[-1]) in text.boundary_ids and int(phonemes[0]) in text.boundary_ids:
         phonemes = phonemes[1:]  # words have one boundary between them, and the prompt ends with it
     known = torch.cat((voice.phonemes, phonemes))
-    return Request(known, voice.time_invariant, voice.codes, len(voice.phonemes), voice.durations, seed)
+    return Request(known, voice.time_invariant, voice.codes, len(voice.phonemes), voice.durations, seed, heard)

@@ -12,7 +12,7 @@ from valle.joining import Joiner
 from valle.lm import Decoder, Generated, Request, Row, Sampling, complete
 from valle.lm.faults import find_fault
 from valle.own_ear import OwnEar
-from valle.pieces import Piece, Take, Takes, cut_text, make_request
+from valle.pieces import Piece, Scorer, Take, Takes, cut_text, make_request
 from valle.speech import Outcome, Speech, SpeechChunk
 from valle.tokenizers.codecs.base import DecodeStream, SpeechCodes
 from valle.tokenizers.errors import UserError
@@ -198,8 +198,12 @@ class Task:
 
     def _choose(self, piece: Piece, takes: list[Take]) -> None:
         if len(takes) > 1:
-            wavs = [self._wav(take) for take in takes]
-            scorer = self.takes.scorer or OwnEar(self.bundle, self.language)
+            if self.takes.scorer is None:
+                # What is said, and whether it is near the voice, is heard from the first quantizer already.
+                wavs = [self._decode(take.said.codes[None]) for take in takes if take.said is not None]
+                scorer: Scorer = OwnEar(self.bundle, self.language)
+            else:
+                wavs, scorer = [self._wav(take) for take in takes], self.takes.scorer
             scores = scorer(piece.text, self.voice, wavs, self._joiner.sample_rate)
             piece.chosen = max(zip(takes, scores, strict=True), key=lambda pair: pair[1])[0]
         else:
@@ -212,17 +216,21 @@ class Task:
             number = self.pieces.index(piece) + 1
             self._notes.append(f"sentence {number} {_FAULTS[chosen.fault]}; try another seed")
 
-    @torch.inference_mode()
     def _wav(self, take: Take) -> Tensor:
-        """Waveform [S] with the time-invariant codes of the voice (TiCodec, section 2.2)."""
+        """Waveform [S] of a take."""
         assert take.said is not None
         if take.wav is None:
             take.codes = self.complete(take.request, take.said)
-            ti = None if self.voice.time_invariant is None else self.voice.time_invariant[None]
-            speech = SpeechCodes(take.codes[None], torch.tensor([take.codes.shape[1]]), ti)
-            device = next(self.bundle.codec.parameters()).device
-            take.wav = self.bundle.codec.decode(speech.to(device))[0, 0].cpu()
+            take.wav = self._decode(take.codes)
         return take.wav
+
+    @torch.inference_mode()
+    def _decode(self, codes: Tensor) -> Tensor:
+        """Waveform [S] of `codes` [n, T], with the time-invariant codes of the voice (TiCodec, section 2.2)."""
+        ti = None if self.voice.time_invariant is None else self.voice.time_invariant[None]
+        speech = SpeechCodes(codes[None], torch.tensor([codes.shape[1]]), ti)
+        device = next(self.bundle.codec.parameters()).device
+        return self.bundle.codec.decode(speech.to(device))[0, 0].cpu()
 
     def _emit(self, wav: Tensor, joined: bool = False) -> None:
         wav = wav if joined else self._joiner.add(wav)

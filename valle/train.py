@@ -22,6 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from valle.callbacks import AtomicCheckpointIO, Checkpoints, Origin, RandomState
 from valle.checkpoints import newest_whole
+from valle.data.lm_data import LMDataModule
 from valle.data.token_header import TokenHeader
 from valle.finetune import check_tokens, start_options
 from valle.loggers import LoggerName, make_loggers
@@ -32,6 +33,7 @@ JOBS = {
     "codec": ("valle.tokenizers.codecs.task:CodecTask", "valle.data.codec_data:CodecDataModule"),
     "ar": ("valle.lm.task:ARTask", "valle.data.lm_data:LMDataModule"),
     "nar": ("valle.lm.task:NARTask", "valle.data.lm_data:LMDataModule"),
+    "flow": ("valle.lm.flow_task:FlowTask", "valle.data.lm_data:LMDataModule"),
 }
 """Task class and data class of each job."""
 
@@ -159,6 +161,8 @@ def train(kind: str, args: Sequence[str], model: str | None = None) -> None:
     if model is not None:
         args = [*start_options(kind, model, set(FACTS)), *args]
     cli = build(kind, args)
+    if kind in ("ar", "nar"):
+        _check_readable(cli.datamodule)
     if model is not None:
         check_tokens(cli.model.start.model, cli.datamodule.header)
     run: RunConfig = cli.config_init.run
@@ -204,6 +208,15 @@ def tune_memory() -> None:
     m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
     mallopt(m_mmap_threshold, 1 << 30)
     mallopt(m_trim_threshold, (1 << 31) - 1)
+
+
+def _check_readable(data: LMDataModule) -> None:
+    """Raise `UserError` for tokens that only a flow can learn from."""
+    for folder in (*data.shards, *(data.val_shards or ())):
+        header = TokenHeader.read(folder)
+        if not header.has_text or header.disguise != 1:
+            why = "are disguised" if header.has_text else "have no text"
+            raise UserError(f"the tokens in {folder} {why}: only 'valle train flow' can use them")
 
 
 def _silence_libraries() -> None:

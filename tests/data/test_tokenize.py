@@ -92,7 +92,7 @@ def test_faster_speech_is_that_of_other_speakers(
     assert both.speakers[half:] == [f"{name}@1.25" for name in both.speakers[:half]]
     shares = both.frames[half:] / both.frames[:half]
     assert (abs(shares - 0.8) < 0.02).all()
-    with pytest.raises(UserError, match="at speed 1.25"):
+    with pytest.raises(UserError, match="of speed 1.25"):
         tokenize(cuts, tmp_path / "fast", codec_dirs[0], TEXT, aligner=EvenAligner(), shard_size=6)
 
 

@@ -70,18 +70,18 @@ def test_trunk_equals_a_naive_transformer(make_config):
 
 def test_stage_changes_every_norm(make_config):
     torch.manual_seed(0)
-    trunk = Transformer(make_config(), stages=2).eval()
+    trunk = Transformer(make_config(), adapt=lambda: torch.nn.Embedding(2, 64)).eval()
     x, mask, positions = torch.randn(2, 3, 32), torch.ones(2, 1, 1, 3, dtype=torch.bool), torch.arange(3)[None]
     stage = torch.tensor([0, 1])
-    same = trunk(x[:1].repeat(2, 1, 1), positions, mask, stage=stage)
+    same = trunk(x[:1].repeat(2, 1, 1), positions, mask, stage)
     torch.testing.assert_close(same[0], same[1])  # a fresh model treats all stages alike
-    norms = [m for m in trunk.modules() if getattr(m, "stage", None) is not None]
+    norms = [m for m in trunk.modules() if getattr(m, "adapt", None) is not None]
     assert len(norms) == 2 * 2 + 1
     for norm in norms:
-        before = trunk(x, positions, mask, stage=stage)
+        before = trunk(x, positions, mask, stage)
         with torch.no_grad():
-            norm.stage.weight[1].add_(torch.randn(64))
-        after = trunk(x, positions, mask, stage=stage)
+            norm.adapt.weight[1].add_(torch.randn(64))
+        after = trunk(x, positions, mask, stage)
         torch.testing.assert_close(before[0], after[0])
         assert (before[1] - after[1]).abs().max() > 1e-3
 

@@ -127,14 +127,29 @@ class AutoencoderCodec(SpeechCodec):
         """What the decoder makes of frames that `n_q` quantizers gave."""
         return self.decoder(vectors, time_invariant, mask)
 
-    @torch.no_grad()
     def encode(self, wav: Tensor, lengths: Tensor | None = None) -> SpeechCodes:
+        return self._encode(wav, lengths, None)
+
+    def encode_disguised(self, wav: Tensor, lengths: Tensor | None, disguise: Disguise) -> SpeechCodes:
+        if not isinstance(self.quantizer, ResidualQuantizer):
+            return super().encode_disguised(wav, lengths, disguise)
+        return self._encode(wav, lengths, disguise)
+
+    @torch.no_grad()
+    def _encode(self, wav: Tensor, lengths: Tensor | None, disguise: Disguise | None) -> SpeechCodes:
         size = wav.shape[-1]
         samples = torch.full(wav.shape[:1], size, device=wav.device) if lengths is None else lengths
         frames = -(-samples // self.spec.hop_length)
         mask = None if lengths is None else frame_mask(frames, self.spec.frames(size))
-        early = self.encoder.early_features(wav[:, 0] * frame_mask(samples, size), mask)
-        codes = self.quantizer(self.encoder(early, mask)).codes
+        heard = wav[:, 0] * frame_mask(samples, size)
+        early = self.encoder.early_features(heard, mask)
+        vectors = self.encoder(early, mask)
+        if disguise is None:
+            codes = self.quantizer(vectors).codes
+        else:
+            assert isinstance(self.quantizer, ResidualQuantizer)
+            other = self.encoder(self.encoder.early_features(heard, mask, disguise), mask)
+            codes = self.quantizer.around(vectors, self.quantizer(other).codes[..., 0])
         if mask is not None:
             codes = codes.masked_fill(~mask[..., None], 0)
         ti = None

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.errors import UserError
 
 
@@ -145,6 +146,14 @@ class SpeechCodec(nn.Module, ABC):
 
         Accepts fewer quantizers than `spec.n_q`: the first `codes.codes.shape[1]` are used.
         """
+
+    def encode_disguised(self, wav: Tensor, lengths: Tensor | None, disguise: Disguise) -> SpeechCodes:
+        """`encode`, but quantizer 1 hears the speech `disguise`d: the others code what is missing to the true voice.
+
+        From such codes a model learns what to add to speech whose first quantizer is in nobody's voice. Raises
+        `UserError` for a codec that cannot.
+        """
+        raise UserError(f"codec '{self.spec.name}' does not hear disguises; they are for spectral codecs")
 
     def decode_stream(self, time_invariant: Tensor | None = None) -> DecodeStream:
         """Start decoding an utterance whose frames are still to come; `time_invariant`: its codes [G].

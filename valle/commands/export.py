@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--codec", required=True, metavar="X", help="codec folder, or run folder or checkpoint of 'train codec'")
     add("--ar", metavar="X", help="run folder (its newest checkpoint) or checkpoint of 'train ar', or model folder")
     add("--nar", metavar="X", help="the same of 'train nar'")
+    add("--flow", metavar="X", help="the same of 'train flow', instead of --nar")
     add("--aligner", metavar="FILE", help="aligner that the tokens were made with")
     add("--out", required=True, metavar="DIR", help="folder to write")
     add("--sampling", action="append", default=[], metavar="KEY=VAL", help="default of the model: temperature=0.9")
@@ -40,8 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the folder."""
     about = dict(_pair("--about", text) for text in args.about)
-    if args.ar is None and (args.nar or args.aligner or args.sampling):
-        raise UserError("--nar, --aligner and --sampling are for whole models: give --ar, too")
+    if args.ar is None and (args.nar or args.flow or args.aligner or args.sampling):
+        raise UserError("--nar, --flow, --aligner and --sampling are for whole models: give --ar, too")
+    if args.nar and args.flow:
+        raise UserError("--nar and --flow do the same: give one of them")
     check_folder(args.out)
 
     from valle.tokenizers.codecs.registry import save_codec
@@ -60,12 +63,12 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
     from valle.bundle import Bundle
     from valle.checkpoints import load_checkpoint
     from valle.data.aligner import Aligner
-    from valle.lm import ARModel, NARModel, from_checkpoint
+    from valle.lm import ARModel, FlowModel, NARModel, from_checkpoint
     from valle.tokenizers.text import text_tokenizer_from_dict
 
     models: dict[str, Any] = {}
     tokens: dict[str, dict[str, Any]] = {}
-    for kind, source in (("ar", args.ar), ("nar", args.nar)):
+    for kind, source in (("ar", args.ar), ("nar", args.nar), ("flow", args.flow)):
         if source is None:
             continue
         if (Path(source) / "config.json").is_file():
@@ -77,16 +80,16 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
         models[kind], tokens[kind] = from_checkpoint(checkpoint), checkpoint["valle"]["tokens"]
         about[f"{kind}_steps"] = checkpoint["global_step"]
     made_with = tokens["ar"]
-    for fact in ("codec_hash", "text_tokenizer_hash"):
-        if "nar" in tokens and tokens["nar"][fact] != made_with[fact]:
-            raise UserError(f"ar and nar do not fit: their training data differ in {fact.removesuffix('_hash')}")
+    for kind, fact in (("nar", "codec_hash"), ("nar", "text_tokenizer_hash"), ("flow", "codec_hash")):
+        if kind in tokens and tokens[kind][fact] != made_with[fact]:
+            raise UserError(f"ar and {kind} do not fit: their training data differ in {fact.removesuffix('_hash')}")
     _check_codec(args.codec, codec, made_with["codec_hash"])
     aligner = None if args.aligner is None else Aligner.load(args.aligner)
     if aligner is not None and aligner.fingerprint != made_with["aligner_hash"]:
         raise UserError(f"{args.aligner} is not the aligner that ar's training data were made with")
-    ar, nar = models["ar"], models.get("nar")
+    ar, nar = models["ar"], models.get("nar") or models.get("flow")
     assert isinstance(ar, ARModel)
-    assert nar is None or isinstance(nar, NARModel)
+    assert nar is None or isinstance(nar, NARModel | FlowModel)
     text = text_tokenizer_from_dict(made_with["text_tokenizer"])
     Bundle(codec, text, ar, nar, aligner, _sampling(args.sampling), about).save(args.out)
 

@@ -31,6 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
     add("--shard-size", type=int, default=500, metavar="N", help="utterances in a shard (default: 500)")
     add("--speed", type=float, default=1.0, metavar="X", help="play the recordings at X times their speed (default: 1)")
+    add("--disguise", type=float, default=1.0, metavar="X", help="let quantizer 1 hear other voices, for a flow: 1.4")
+    add("--no-text", action="store_true", help="speech without transcripts, for a flow")
     add("--part", default="1/1", metavar="I/N", help="do the I-th of N parts; auto: as torchrun or SLURM number me")
     add("--dry-run", action="store_true", help="make nothing; say from a sample how long it takes, and what disk")
     add("--hours", type=float, metavar="H", help="with --dry-run: for H hours of speech like this")
@@ -69,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
         device=place.device(args.device),
         shard_size=args.shard_size,
         speed=args.speed,
+        disguise=args.disguise,
+        has_text=not args.no_text,
         jobs=args.jobs,
         part=place.part,
         parts=place.parts,

@@ -13,6 +13,7 @@ _SUMMARIES = {
     "codec": "the codec: speech to codes and back",
     "ar": "the autoregressive model: text to the first quantizer's codes",
     "nar": "the non-autoregressive model: the codes of the other quantizers",
+    "flow": "the same by flow matching: learns from speech without transcripts, too",
 }
 _EPILOG = """Every setting of the YAML file is an option: --trainer.max_steps 1000 --run.folder runs/mine --data.seed 1
 Checkpoints and logs go to the run's folder; the same command continues a run that was stopped.

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from valle.data.batch import LMBatch
+from valle.lm import FlowModel, Generated, Request, Sampling, complete
+from valle.lm.flow import flow_codes
+from valle.lm.flow_task import FlowTask
+from valle.tokenizers.codecs import build_codec, save_codec
+from valle.tokenizers.errors import UserError
+
+CODEC = {
+    "dim": 32,
+    "hidden": 16,
+    "encoder_layers": 2,
+    "decoder_layers": (2, 1),
+    "n_q": 3,
+    "codebook_size": 20,
+    "code_dim": 4,
+    "time_invariant_groups": 2,
+    "time_invariant_size": 5,
+    "early_layers": 1,
+}
+
+
+@pytest.fixture
+def codec():
+    torch.manual_seed(0)
+    return build_codec("spectral", CODEC).eval()
+
+
+@pytest.fixture
+def model(make_config, codec) -> FlowModel:
+    torch.manual_seed(0)
+    model = FlowModel(make_config(code_dim=4, voice_dim=4)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.start_from_codec(codec)
+    return model
+
+
+def filled(model: FlowModel, batch: LMBatch, known: list[int], guidance: float = 1.0) -> torch.Tensor:
+    noise = torch.randn(len(batch), batch.codes.shape[2], 8, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor(known)
+    return flow_codes(model, batch.codes, batch.code_lengths, lengths, batch.time_invariant, noise, 3, guidance)
+
+
+def test_points_lead_back_to_their_codes(model, make_batch):
+    codes = make_batch((8, 6)).codes
+    assert torch.equal(model.nearest(model.coordinates(codes)), codes[:, 1:])
+    spread = model.points.std(dim=1)
+    torch.testing.assert_close(spread, torch.ones_like(spread))
+
+
+def test_what_is_to_be_found_is_not_looked_at(model, make_batch):
+    known = 4
+    before = filled(model, make_batch((8,)), [known], guidance=2.0)
+    assert torch.equal(before[:, :, :known], make_batch((8,)).codes[:, :, :known])
+    seen = make_batch((8,))
+    seen.codes[0, 1:, known:] = 0
+    assert torch.equal(filled(model, seen, [known], guidance=2.0), before)
+    for quantizer, frame in ((0, 6), (1, 1), (2, 1)):
+        other = make_batch((8,))
+        other.codes[0, quantizer, frame] = (other.codes[0, quantizer, frame] + 1) % 20
+        assert not torch.equal(filled(model, other, [known])[:, 1:, known:], before[:, 1:, known:])
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_padding_changes_nothing(model, make_batch, guidance):
+    batch = make_batch((9, 4, 11))
+    together = filled(model, batch, [2, 0, 5], guidance)
+    noise = torch.randn(3, batch.codes.shape[2], 8, generator=torch.Generator().manual_seed(0))
+    for row, frames in enumerate(batch.code_lengths.tolist()):
+        one = slice(row, row + 1)
+        alone = flow_codes(
+            model,
+            batch.codes[one, :, :frames],
+            batch.code_lengths[one],
+            torch.tensor([[2, 0, 5][row]]),
+            batch.time_invariant[one],
+            noise[one, :frames],
+            3,
+            guidance,
+        )
+        assert torch.equal(alone[0], together[row, :, :frames])
+
+
+def test_guidance_leads_away_from_nobodys_voice(model, make_batch):
+    """At 0 it is the model without voice and known frames, at 1 the model as it is."""
+    batch = make_batch((8,))
+    nobody = filled(model, batch, [3], guidance=0.0)
+    batch.time_invariant[:] = (batch.time_invariant + 1) % 5
+    assert torch.equal(filled(model, batch, [3], guidance=0.0), nobody)
+    assert not torch.equal(filled(model, batch, [3], guidance=1.0), nobody)
+
+
+def test_a_request_depends_on_its_seed_and_on_nothing_beside_it(model, make_batch):
+    batch = make_batch((8, 6, 9))
+    requests = [
+        Request(torch.tensor([2, 5]), batch.time_invariant[i], seed=i, voice_codes=batch.codes[i, :, : 3 + i])
+        for i in range(3)
+    ]
+    said = [Generated(batch.codes[i, 0, 3 + i : int(n)], None, "eos", 1) for i, n in enumerate(batch.code_lengths)]
+    sampling = Sampling(flow_steps=2)
+    together = complete(model, requests, said, sampling)
+    for index, codes in enumerate(together):
+        assert codes.shape == (3, len(said[index].codes))
+        assert torch.equal(codes[0], said[index].codes)
+        assert torch.equal(complete(model, requests[index : index + 1], said[index : index + 1], sampling)[0], codes)
+    requests[0].seed = 7
+    assert not torch.equal(complete(model, requests[:1], said[:1], sampling)[0], together[0])
+    # What was heard in a stream stays, and is context for what follows.
+    known = together[0][:, :5]
+    again = complete(model, requests[:1], said[:1], sampling, [known])[0]
+    assert torch.equal(again[:, :5], known)
+
+
+def test_it_learns_what_follows_from_the_first_code_and_the_voice(make_config, codec, tmp_path):
+    """Quantizer 2 follows from quantizer 1, quantizer 3 from the voice: both are found in speech never seen."""
+    torch.manual_seed(0)
+    save_codec(codec, tmp_path)
+    config = make_config(code_dim=4, voice_dim=4, dim=64, ff=128)
+    task = FlowTask(config, str(tmp_path), wrong_codes=0.0, max_prompt_frames=6)
+    optimizer = torch.optim.AdamW(task.model.parameters(), lr=3e-3)
+
+    def speech() -> LMBatch:
+        first = torch.randint(0, 20, (16, 12))
+        voice = torch.randint(0, 5, (16, 2))
+        codes = torch.stack((first, (first * 7 + 3) % 20, (voice[:, :1] * 4).expand_as(first)), dim=1)
+        text, lengths = torch.full((16, 1), 2), torch.full((16,), 12)
+        return LMBatch(text, torch.ones(16).long(), codes, lengths, voice)
+
+    for _ in range(250):
+        loss = task.losses(speech(), "train")["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    task.eval()
+    batch = speech()
+    noise = torch.randn(16, 12, 8)
+    starts = torch.zeros(16).long()
+    found = flow_codes(task.model, batch.codes, batch.code_lengths, starts, batch.time_invariant, noise, 8, 1.0)
+    right = (found == batch.codes).float().mean(dim=(0, 2))
+    assert right[1] > 0.9 and right[2] > 0.9
+    assert torch.equal(task.losses(batch, "val")["loss"], task.losses(batch, "val")["loss"])
+
+
+def test_codecs_that_cannot_be_used_are_refused(make_config, codec):
+    with pytest.raises(UserError, match="no flow"):
+        FlowModel(make_config(n_q=1))
+    silent = build_codec("spectral", CODEC)
+    silent.code_vectors = lambda: None  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="does not tell its code vectors"):
+        FlowModel(make_config()).start_from_codec(silent)

@@ -63,7 +63,6 @@ def test_cached_steps_equal_the_whole_pass(make_config, make_batch, aligned):
             inputs = RequestBatch(
                 batch.phonemes[row : row + 1, : batch.phoneme_lengths[row]],
                 batch.phoneme_lengths[row : row + 1],
-                torch.zeros(1, dtype=torch.long),
                 batch.codes[row : row + 1, :, : known[row]],
                 known[row : row + 1],
                 None if durations is None else durations[row : row + 1, : batch.phoneme_lengths[row]],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Self
 
 from valle.tokenizers.errors import UserError
@@ -43,10 +43,6 @@ class TextTokenizer(ABC):
     @abstractmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The tokenizer that `to_dict` described."""
-
-    def encode_batch(self, texts: Sequence[str], language: str = "en-us") -> list[list[int]]:
-        """`encode` for each text."""
-        return [self.encode(text, language) for text in texts]
 
     @property
     def fingerprint(self) -> str:

@@ -40,7 +40,6 @@ def test_each_phone_is_a_token(english: PhonemeTokenizer) -> None:
     ids = english.encode("Hello, world!")
     assert [english.vocab[index] for index in ids] == [" ", "h", "ə", "l", "ˈoʊ", ",", "w", "ˈɜː", "l", "d", "!"]
     assert english.decode([0, *ids, 0, 0]) == "həlˈoʊ, wˈɜːld!"
-    assert english.encode_batch(["Hello, world!", "Hi"]) == [ids, english.encode("Hi")]
 
 
 def test_boundaries_are_space_and_punctuation(english: PhonemeTokenizer) -> None:
@@ -57,7 +56,7 @@ def test_ids_of_the_default_vocabulary_never_change(english: PhonemeTokenizer) -
 def test_default_vocabulary_covers_real_transcripts(
     english: PhonemeTokenizer, transcripts: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    for ids in english.encode_batch(transcripts):
+    for ids in map(english.encode, transcripts):
         assert english.unk_id not in ids
         assert ids[0] in english.boundary_ids
         assert ids[-1] in english.boundary_ids

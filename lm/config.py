@@ -10,7 +10,7 @@ from valle.tokenizers.errors import UserError
 
 @dataclass(frozen=True)
 class LMConfig:
-    """Shape of an AR, NAR or flow model. The facts of the codec and the text tokenizer come first, then the free choices."""
+    """Shape of a model: AR, NAR or flow. Facts of codec and text tokenizer come first, then the free choices."""
 
     text_vocab_size: int
     """Ids of the text tokenizer; 0 is padding."""

@@ -164,7 +164,7 @@ def flow_codes(
 
     def velocity(x: Tensor, time: float) -> Tensor:
         times = torch.full((len(x),), time, device=device)
-        # bf16 has half the bytes of float32 and the CPUs and GPUs of today do twice as much of it; rounding is noise here.
+        # Of bf16 many CPUs and GPUs do twice as much as of float32, and its rounding is nothing beside the noise.
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type in ("cpu", "cuda")):
             guided = model(x, times, first, known, is_known, lengths, time_invariant)
             if guidance == 1:

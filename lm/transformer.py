@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from valle.lm.cache import KVCache
 from valle.lm.config import LMConfig
 
-
 Adapt = Callable[[], nn.Module]
 """Makes the layer that turns a condition into scale and shift [B, 2 D]: an embedding or a linear layer."""
 

@@ -118,7 +118,7 @@ class Bundle:
 
 
 def check_fits(name: str, config: LMConfig, spec: CodecSpec, text: TextTokenizer | None = None) -> None:
-    """Raise `UserError` when language model `name` was made for another codec or text tokenizer (None: it reads none)."""
+    """Raise `UserError` when model `name` was made for another codec or text tokenizer (None: not looked at)."""
     facts = (
         ("quantizers", config.n_q, spec.n_q),
         ("codes per codebook", config.codebook_size, spec.codebook_size),

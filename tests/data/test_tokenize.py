@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from lhotse import CutSet
+from lhotse.utils import fastcopy
 from torch import Tensor
 
 from valle.data.batch import collate
@@ -94,6 +95,30 @@ def test_faster_speech_is_that_of_other_speakers(
     assert (abs(shares - 0.8) < 0.02).all()
     with pytest.raises(UserError, match="of speed 1.25"):
         tokenize(cuts, tmp_path / "fast", codec_dirs[0], TEXT, aligner=EvenAligner(), shard_size=6)
+
+
+def test_tokens_for_a_flow_need_no_text_and_may_be_disguised(
+    cuts: Path, done: Path, codec_dirs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    silent = tmp_path / "silent.jsonl.gz"
+    CutSet.from_cuts(cut.map_supervisions(lambda s: fastcopy(s, text="")) for cut in load_cuts(cuts)).to_file(silent)
+    options = {"aligner": EvenAligner(), "shard_size": 6, "has_text": False}
+    tokenize(silent, tmp_path / "plain", codec_dirs[0], TEXT, **options)
+    tokenize(silent, tmp_path / "disguised", codec_dirs[0], TEXT, disguise=1.4, **options)
+    plain, disguised = TokenDataset([done, tmp_path / "plain"]), TokenDataset([tmp_path / "disguised"])
+    half = len(plain) // 2
+    changed = 0
+    for index in range(half):
+        true, bare, other = plain[index], plain[half + index], disguised[index]
+        assert torch.equal(bare.codes, true.codes)
+        assert bare.durations is not None and bare.durations.tolist() == [bare.codes.shape[1]]
+        assert other.time_invariant is not None and torch.equal(other.time_invariant, true.time_invariant)
+        changed += int((other.codes[0] != true.codes[0]).sum())
+        same = other.codes[0] == true.codes[0]
+        assert torch.equal(other.codes[:, same], true.codes[:, same])  # what is left over is the same there
+    assert changed > 0
+    with pytest.raises(UserError, match="of disguise 1.4"):
+        tokenize(silent, tmp_path / "disguised", codec_dirs[0], TEXT, **options)
 
 
 def test_a_killed_run_goes_on_where_it_was(

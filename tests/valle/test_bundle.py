@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from valle.bundle import Bundle
+from valle.cloner import VoiceCloner
 from valle.hub import find_model
-from valle.lm import ARModel, save_lm
+from valle.lm import ARModel, FlowModel, save_lm
+from valle.pieces import make_request
 from valle.tokenizers.codecs import load_codec
 from valle.tokenizers.errors import UserError
 
@@ -53,6 +55,26 @@ def test_one_quantizer_needs_no_nar(make_bundle: Make, tmp_path: Path) -> None:
     make_bundle(codec={"n_q": 1}).save(tmp_path)
     assert not (tmp_path / "nar.safetensors").exists()
     assert Bundle.load(tmp_path).nar is None
+
+
+def test_a_flow_takes_the_place_of_the_nar(bundle: Bundle, tmp_path: Path, recordings: Path) -> None:
+    torch.manual_seed(0)
+    flow = FlowModel(replace(bundle.ar.config, aligned=False)).eval()
+    flow.start_from_codec(bundle.codec)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # as it comes, a flow goes nowhere
+    Bundle(bundle.codec, bundle.text, bundle.ar, flow, sampling=bundle.sampling).save(tmp_path)
+    assert (tmp_path / "flow.safetensors").exists() and not (tmp_path / "nar.safetensors").exists()
+    cloner = VoiceCloner.from_pretrained(tmp_path, device="cpu")
+    assert isinstance(cloner.bundle.nar, FlowModel)
+    prompt = min(recordings.glob("*.opus"))
+    speech = cloner.clone("Hello there.", prompt)
+    assert speech.codes.shape[0] == bundle.codec.spec.n_q
+    assert torch.equal(cloner.clone("Hello there.", prompt).codes, speech.codes)
+    voice = cloner.make_voice(prompt)
+    request = make_request(torch.tensor([4, 5]), voice, bundle.text, seed=0, piece=0, take=0)
+    assert request.voice_codes is not None and torch.equal(request.voice_codes, voice.codes[:, :250])
 
 
 @pytest.mark.parametrize(

@@ -160,21 +160,26 @@ def flow_codes(
     device = codes.device
     is_known = torch.arange(codes.shape[2], device=device) < known_lengths[:, None]
     known, first = model.coordinates(codes), codes[:, 0]
-    hidden, shown = torch.ones(len(codes), dtype=torch.bool, device=device), torch.zeros_like(is_known)
+    parts = list(zip(known_lengths.tolist(), lengths.tolist(), strict=True))
 
-    def velocity(x: Tensor, time: float) -> Tensor:
+    def guided(x: Tensor, time: float) -> Tensor:
         times = torch.full((len(x),), time, device=device)
-        # Of bf16 many CPUs and GPUs do twice as much as of float32, and its rounding is nothing beside the noise.
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type in ("cpu", "cuda")):
-            guided = model(x, times, first, known, is_known, lengths, time_invariant)
-            if guidance == 1:
-                return guided
-            alone = model(x, times, first, known, shown, lengths, time_invariant, hidden)
-        return alone + guidance * (guided - alone)
+        velocity = model(x, times, first, known, is_known, lengths, time_invariant)
+        if guidance == 1:
+            return velocity
+        for row, (start, end) in enumerate(parts):
+            # Without a voice nothing is known, and the new frames are all there is.
+            own = slice(row, row + 1), slice(start, end)
+            size, nothing = lengths[own[0]] - start, torch.zeros_like(is_known[own])
+            alone = model(x[own], times[own[0]], first[own], known[own], nothing, size, None)
+            velocity[own] = alone + guidance * (velocity[own] - alone)
+        return velocity
 
     x, step = noise, 1 / steps
-    for number in range(steps):
-        time = number * step
-        x = x + step * velocity(x + step / 2 * velocity(x, time), time + step / 2)
+    # Of bf16 many CPUs and GPUs do twice as much as of float32, and its rounding is nothing beside the noise.
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type in ("cpu", "cuda")):
+        for number in range(steps):
+            time = number * step
+            x = x + step * guided(x + step / 2 * guided(x, time), time + step / 2)
     filled = torch.cat((first[:, None], model.nearest(x)), dim=1)
     return torch.where(is_known[:, None], codes, filled)

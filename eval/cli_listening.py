@@ -42,7 +42,7 @@ def add_listening_command(subparsers: Any) -> None:
     add("--no-reference", action="store_true", help="leave out the real recordings of the texts")
     add("--seed", type=int, default=0, help="of the choice of texts (default: 0)")
     make.set_defaults(run=_run_make)
-    read = actions.add_parser("read", help="means with 95 % intervals from the listeners' files")
+    read = actions.add_parser("read", help="means with 95 %% intervals from the listeners' files")
     read.add_argument("answers", nargs="+", type=Path, metavar="CSV", help="files that listeners saved")
     read.add_argument("--key", type=Path, required=True, metavar="JSON", help="the test's key")
     read.add_argument("--seed", type=int, default=0, help="of the intervals (default: 0)")

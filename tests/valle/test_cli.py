@@ -25,8 +25,9 @@ HELP_PAGES = [
     *(["codec", verb] for verb in ("encode", "decode", "reconstruct")),
     *(["train", kind] for kind in ("codec", "ar", "nar", "aligner")),
     *(["prepare", corpus] for corpus in ("folder", "libritts", "synthetic", "bpe")),
-    *(["eval", what] for what in ("tts", "codec")),
-    ["bench", "decode"],
+    *(["eval", what] for what in ("tts", "jobs", "variants", "report", "compare", "samples", "listening")),
+    *(["eval", what] for what in ("paper", "noise", "reading", "codec", "decoding")),
+    *(["bench", what] for what in ("decode", "serve", "codec", "train")),
 ]
 
 

@@ -27,7 +27,6 @@ def add_codec_command(subparsers: Any) -> None:
         help="how much of speech survives codecs: ViSQOL, PESQ, STOI, MCD, and what they cost",
         description="Encode and decode the recordings of a list and compare with the originals.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = codec.add_argument
     add("--model", nargs="+", metavar="M", help="codec or model folders or Hub ids (default: the embedded model)")

@@ -33,7 +33,6 @@ def add_decoding_command(subparsers: Any) -> None:
         description="Let a model speak in the shipped voices and check:\n"
         + "\n".join(f"  {name:<8}{what}" for name, what in CHECKS.items()),
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = decoding.add_argument
     add("--checks", nargs="+", default=list(CHECKS), metavar="C", help=f"of {' '.join(CHECKS)} (default: all)")

@@ -23,7 +23,6 @@ def add_listening_command(subparsers: Any) -> None:
         help="a listening test for people: make one, read the answers",
         description="Mean opinion scores of naturalness (mos) or likeness to the prompt (smos), by people.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = listening.add_subparsers(dest="action", metavar="make|read", required=True)
     make = actions.add_parser("make", help="a page with blinded samples in an order that differs for each listener")

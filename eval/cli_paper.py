@@ -28,7 +28,6 @@ def add_paper_commands(subparsers: Any) -> None:
         help="the TiCodec paper's tables, its figures and ours",
         description="The TiCodec paper's tables: its figure, ours with interval and n, or 'not measured here'.",
         epilog=_PAPER_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     paper.add_argument("--results", type=Path, metavar="DIR", help="folder of results, each named after its run")
     paper.add_argument("--runs", action="store_true", help="print the runs instead: what they need, their command")
@@ -40,7 +39,6 @@ def add_paper_commands(subparsers: Any) -> None:
         help="what each metric makes of growing noise, as a plot",
         description="Add white noise to real recordings and plot what each metric makes of it.",
         epilog=_NOISE_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = noise.add_argument
     add("--list", type=Path, metavar="TSV", help="recordings: id path speaker text (default: shipped)")
@@ -61,7 +59,6 @@ def add_paper_commands(subparsers: Any) -> None:
         help="how often skips and repeats are found, and heard where there are none",
         description="Cut a word out of real recordings, or double one, and see whether that is noticed.",
         epilog="example:\n  valle eval reading --recordings 20",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     reading.add_argument("--list", type=Path, metavar="TSV", help="recordings: id path speaker text (default: shipped)")
     reading.add_argument("--recordings", type=int, metavar="N", help="how many of them (default: all)")

@@ -60,7 +60,6 @@ def _add(subparsers: Any, name: str, summary: str, example: str) -> argparse.Arg
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=example,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 

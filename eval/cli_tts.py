@@ -36,7 +36,6 @@ def add_tts_commands(subparsers: Any) -> None:
         help="how well a model clones voices: word errors, likeness, naturalness",
         description="Let a model say texts in the voices of a list and judge the result.",
         epilog=_TTS_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_run_options(tts)
     tts.usage = "valle eval tts [--list LIST] [--model M | --wavs DIR] [options]"
@@ -52,7 +51,6 @@ def add_tts_commands(subparsers: Any) -> None:
         help="write down what a list wants said, for other systems",
         description="Write DIR/jobs.tsv (id prompt prompt_text text) and the prompts: input of 'valle clone --jobs'.",
         epilog="example:\n  valle eval jobs --list plain100 --out jobs",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_list(jobs)
     jobs.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for jobs.tsv and prompts/")

@@ -33,7 +33,6 @@ def add_variants_command(subparsers: Any) -> None:
         help="one model speaking in several ways, compared text by text",
         description="Evaluate a model once for each way of speaking, as 'valle eval tts' does, and compare.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     variants.usage = "valle eval variants [--variant NAME SETTING=VALUE ...] ... --out DIR [options]"
     add_run_options(variants)

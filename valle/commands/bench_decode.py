@@ -30,7 +30,6 @@ def configure(kinds: Any) -> None:
         help="speed of decoding: tokens/s, latency, memory, share of the memory's limit",
         description="Speed of decoding, beside the limit of the memory and beside decoding without a cache.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     decode.set_defaults(run=_run)
     add = decode.add_argument

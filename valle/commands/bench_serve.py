@@ -33,7 +33,6 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="a server under load: first audio, throughput, mixed-up answers, memory",
         description="Clients that ask again and again, on loopback; starts a server of its own unless --url names one.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="default: 1 4 16")
     parser.add_argument("--seconds", type=float, default=300.0, metavar="S", help="of each (default: 300)")

@@ -6,10 +6,11 @@ Shapes: S samples, T frames (every 10 ms, the first one centred on sample 0), M 
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
+
+from valle.tokenizers.codecs.losses import mel_filterbank
 
 SAMPLE_RATE = 16_000
 ORDER = 13
@@ -27,7 +28,7 @@ def mel_cepstrum(wav: Tensor) -> Tensor:
     than 60 dB below the loudest band of `wav`. So ln(A) = c_0 / 2 + sum over m of c_m cos(...): the one-sided cepstrum
     that the factor 10 / ln 10 * sqrt(2 ...) of the mel-cepstral distortion belongs to.
     """
-    amplitudes = _magnitudes(wav) @ _filters()
+    amplitudes = _magnitudes(wav) @ mel_filterbank(SAMPLE_RATE, N_FFT, BANDS)
     amplitudes = amplitudes.clamp(min=float(amplitudes.max()) * 10 ** (-_BAND_RANGE_DB / 20))
     n, m = torch.arange(BANDS) + 0.5, torch.arange(1, ORDER + 1)
     cosines = 2 / BANDS * torch.cos(math.pi / BANDS * n[:, None] * m)
@@ -45,15 +46,3 @@ def _magnitudes(wav: Tensor) -> Tensor:
     window = torch.hann_window(WINDOW)
     spectrum = torch.stft(wav, N_FFT, HOP, WINDOW, window, center=True, pad_mode="constant", return_complex=True)
     return spectrum.abs().T * (2 / window.sum())
-
-
-@cache
-def _filters() -> Tensor:
-    """Triangles [N_FFT // 2 + 1, BANDS], each with sum 1, their corners evenly spaced in HTK's mel scale."""
-    top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
-    corners = 700 * (10 ** (torch.linspace(0, top, BANDS + 2) / 2595) - 1)
-    frequencies = torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)[:, None]
-    rising = (frequencies - corners[:-2]) / (corners[1:-1] - corners[:-2])
-    falling = (corners[2:] - frequencies) / (corners[2:] - corners[1:-1])
-    triangles = torch.minimum(rising, falling).clamp(min=0)
-    return triangles / triangles.sum(dim=0)

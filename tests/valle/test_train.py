@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import runpy
 import shlex
@@ -23,6 +24,7 @@ from valle.checkpoints import load_checkpoint, newest_whole
 from valle.cli import main
 from valle.data.shards import TokenizedUtterance, shard_path, write_shard
 from valle.data.token_header import TokenHeader
+from valle.tokenizers.codecs import save_codec
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import PhonemeTokenizer
 from valle.train import JOBS, build, train
@@ -33,6 +35,13 @@ YAMLS = sorted(path.relative_to(CONFIGS) for kind in JOBS for path in (CONFIGS /
 OVERLAYS = sorted(path.relative_to(CONFIGS) for path in (CONFIGS / "scale").glob("*.yaml"))
 HERE = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
 """What a config for GPUs needs to be built without them."""
+
+
+@pytest.fixture(scope="module")
+def codec_dir(make_codec: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("codec")
+    save_codec(make_codec(), folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +62,21 @@ def tokens(make_codec: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-def options(kind: str, folder: Path, tokens: Path) -> list[str]:
+def options(kind: str, folder: Path, tokens: Path, codec: Path | None = None) -> list[str]:
     """What a YAML leaves to the command line or a test must change: where things are."""
     if kind == "codec":
         paths = ["--data.cuts=cuts.jsonl.gz", f"--data.cache_dir={folder}", "--model.start_from=null"]
         return [f"--run.folder={folder}", *paths]
-    return [f"--run.folder={folder}", f'--data.shards=["{tokens}"]', "--model.codec=null"]
+    return [f"--run.folder={folder}", f'--data.shards=["{tokens}"]', f"--model.codec={codec or 'null'}"]
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=str)
-def test_every_config_builds(path: Path, tokens: Path, tmp_path: Path) -> None:
+def test_every_config_builds(path: Path, tokens: Path, codec_dir: Path, tmp_path: Path) -> None:
     kind = path.parts[0]
-    with torch.device("meta" if path.stem == "libritts" else "cpu"):  # as large as it would be, but without its weights
-        cli = build(kind, ["--config", str(CONFIGS / path), *options(kind, tmp_path, tokens), *HERE])
+    codec = codec_dir if kind == "flow" else None
+    # As large as it would be, but without its weights; a flow's are in part those of the codec.
+    with torch.device("meta" if path.stem == "libritts" and kind != "flow" else "cpu"):
+        cli = build(kind, ["--config", str(CONFIGS / path), *options(kind, tmp_path, tokens, codec), *HERE])
     assert sum(p.numel() for p in cli.model.parameters()) > 1000
     if kind != "codec":
         config, header = cli.model.config, TokenHeader.read(tokens)
@@ -200,8 +211,9 @@ def test_from_recordings_to_a_voice_with_the_commands_alone(
     run("train", "aligner", cuts, "--out", "aligner.safetensors", "--codec", "out/tiny/codec", "--max-hours", "0.03")
     tokens = ["--codec", "out/tiny/codec", "--aligner", "aligner.safetensors", "--out", "out/tiny/tokens"]
     run("tokenize", cuts, *tokens)
-    for kind in ("ar", "nar"):
-        settings = ["--model.config.aligned=true", "--trainer.max_steps=4", "--trainer.enable_progress_bar=false"]
+    for kind in ("ar", "nar", "flow"):
+        settings = ["--trainer.max_steps=4", "--trainer.enable_progress_bar=false"]
+        settings += [] if kind == "flow" else ["--model.config.aligned=true"]
         run("train", kind, "--config", f"configs/{kind}/tiny.yaml", *settings)
     parts = ["--codec", "out/tiny/codec", "--ar", "runs/ar-tiny", "--nar", "runs/nar-tiny"]
     run("export", *parts, "--aligner", "aligner.safetensors", "--out", "model", "--sampling", "temperature=0.9")
@@ -211,6 +223,18 @@ def test_from_recordings_to_a_voice_with_the_commands_alone(
     run("clone", "--model", "model", "--prompt", str(prompt), "--prompt-text", said, "--text", "Hi.", "--out", "a.wav")
     shown = capsys.readouterr()
     assert "transcript is not used" not in shown.err
+    run("export", *parts[:4], "--flow", "runs/flow-tiny", "--aligner", "aligner.safetensors", "--out", "flowing")
+    run("clone", "--model", "flowing", "--prompt", str(prompt), "--text", "Hi.", "--out", "b.wav")
+    assert "flow" in json.loads(Path("flowing/config.json").read_text())["model"]
+    assert main(["export", *parts, "--flow", "runs/flow-tiny", "--out", "both"]) == 2
+
+    # What a flow learns from may be of no use to a model that reads.
+    run("tokenize", cuts, *tokens[:-1], "out/tiny/disguised", "--no-text", "--disguise", "1.4")
+    shards = "--data.shards=[out/tiny/tokens, out/tiny/disguised]"
+    run("train", "flow", "--config", "configs/flow/tiny.yaml", shards, "--run.folder=runs/b", "--trainer.max_steps=2")
+    capsys.readouterr()
+    assert main(["train", "ar", "--config", "configs/ar/tiny.yaml", shards, "--run.folder=runs/c"]) == 2
+    assert "out/tiny/disguised have no text: only 'valle train flow'" in capsys.readouterr().err
     assert Path("a.wav").stat().st_size > 1000
     assert "CC-BY-4.0" in Path("model/README.md").read_text()
 

@@ -28,6 +28,7 @@ from valle.tokenizers.codecs.losses import (
 )
 from valle.tokenizers.codecs.registry import load_weights
 from valle.tokenizers.codecs.usage import CodebookUsage, collapse
+from valle.tokenizers.codecs.validation import held_out_scores
 from valle.tokenizers.errors import UserError
 
 
@@ -372,43 +373,5 @@ class CodecTask(LightningModule):
                     rank_zero_warn(f"{name} {i} {advice}")
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Mel distance of whole utterances at every n_q, and with the codes of *another* utterance's voice.
-
-        The batch's first utterance lends its time-invariant codes to the second and so on: if they carry the voice
-        and the frames do not, the distance rises; a codec that ignores them would not notice.
-        """
-        codes = self.codec.encode(batch.wav, batch.lengths)
-        whole = batch.wav[..., : int(batch.lengths.max())]
-
-        def log(name: str, value: Tensor) -> None:
-            self.log(f"val/{name}", value, batch_size=len(batch.lengths), sync_dist=True)
-
-        def distance(n_q: int, time_invariant: Tensor | None) -> Tensor:
-            wav = self.codec.decode(SpeechCodes(codes.codes[:, :n_q], codes.lengths, time_invariant))
-            size = min(wav.shape[-1], whole.shape[-1])
-            return self.mel(wav[..., :size], whole[..., :size])
-
-        n_q = self.codec.spec.n_q
-        for fewer in sorted({1, min(2, n_q), n_q}):
-            log(f"mel_distance_{fewer}", distance(fewer, codes.time_invariant))
-        if codes.time_invariant is not None:
-            log("mel_distance_prompt", distance(n_q, self._prompt_time_invariant(batch.wav, batch.lengths)))
-            log("mel_distance_foreign", distance(n_q, codes.time_invariant.roll(1, 0)))
-            log("consistency", F.cosine_similarity(*self._halves(batch.wav, batch.lengths)).mean())
-
-    def _prompt_time_invariant(self, wav: Tensor, lengths: Tensor) -> Tensor | None:
-        """Time-invariant codes of each utterance's second half alone: [B, G]."""
-        half = lengths // 2
-        return torch.cat(
-            [
-                c
-                for w, start, end in zip(wav, half.tolist(), lengths.tolist(), strict=True)
-                if (c := self.codec.encode(w[None, :, start:end]).time_invariant) is not None
-            ]
-        )
-
-    def _halves(self, wav: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """TIRE of each utterance's first and second half: [B, D] both (TiCodec, figure 2)."""
-        pairs = [w[None, :, :length].chunk(2, -1) for w, length in zip(wav, lengths.tolist(), strict=True)]
-        firsts, seconds = ([self.codec.representation(half) for half in side] for side in zip(*pairs, strict=True))
-        return torch.cat(firsts), torch.cat(seconds)
+        for name, score in held_out_scores(self.codec, self.mel, batch.wav, batch.lengths).items():
+            self.log(f"val/{name}", score, batch_size=len(batch.lengths), sync_dist=True)

@@ -7,7 +7,7 @@ Shapes: B waveforms of S samples.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,15 @@ class Verdict:
 
     scores: list[Tensor]
     features: list[list[Tensor]]
+
+
+def _through(x: Tensor, convs: Iterable[nn.Module], out: nn.Module, slope: float = 0.1) -> tuple[Tensor, list[Tensor]]:
+    """The score map of what a discriminator sees, and the outputs of its inner layers."""
+    features = []
+    for conv in convs:
+        x = F.leaky_relu(conv(x), slope)
+        features.append(x)
+    return out(x), features
 
 
 class PeriodDiscriminator(nn.Module):
@@ -44,11 +53,7 @@ class PeriodDiscriminator(nn.Module):
         """`wav` [B, 1, S]."""
         wav = F.pad(wav, (0, -wav.shape[-1] % self.period), mode="reflect")
         x = wav.reshape(wav.shape[0], 1, -1, self.period).to(memory_format=torch.channels_last)
-        features = []
-        for conv in self.convs:
-            x = F.leaky_relu(conv(x), 0.1)
-            features.append(x)
-        return self.out(x), features
+        return _through(x, self.convs, self.out)
 
 
 class SpectrogramDiscriminator(nn.Module):
@@ -73,11 +78,7 @@ class SpectrogramDiscriminator(nn.Module):
         size = parts.square().sum(-1, keepdim=True).clamp_min(1e-8)
         # Channels last, as the convolutions of height 1 like it: [B, bins * 2, 1, frames].
         x = (parts * size.pow((0.3 - 1) / 2)).flatten(2).transpose(1, 2).unsqueeze(2)
-        features = []
-        for conv in (self.embed, *self.convs):
-            x = F.leaky_relu(conv(x), 0.1)
-            features.append(x)
-        return self.out(x), features
+        return _through(x, (self.embed, *self.convs), self.out)
 
 
 class ScaleDiscriminator(nn.Module):
@@ -105,11 +106,7 @@ class ScaleDiscriminator(nn.Module):
         x = wav
         for _ in range(self.halvings):
             x = F.avg_pool1d(x, 4, 2, padding=2)
-        features = []
-        for conv in self.convs:
-            x = F.leaky_relu(conv(x), 0.1)
-            features.append(x)
-        return self.out(x), features
+        return _through(x, self.convs, self.out)
 
 
 class STFTDiscriminator(nn.Module):
@@ -137,11 +134,7 @@ class STFTDiscriminator(nn.Module):
         # Of unit power for a window of white noise of unit power, so that all resolutions are on one scale.
         x = torch.view_as_real(spectrum(wav[:, 0], self.n_fft, self.n_fft // 4)) / (self.n_fft * 3 / 8) ** 0.5
         x = x.permute(0, 3, 1, 2)
-        features = []
-        for conv in self.convs:
-            x = F.leaky_relu(conv(x), 0.2)
-            features.append(x)
-        return self.out(x), features
+        return _through(x, self.convs, self.out, 0.2)
 
 
 class Discriminators(nn.Module):

@@ -26,7 +26,7 @@ from torch import Tensor
 from valle.eval.judging import Judgement
 from valle.eval.lists import Recording
 from valle.eval.trials import Trial
-from valle.outputs import AUDIO_SUFFIXES
+from valle.outputs import find_audio
 from valle.tokenizers.audio import save_audio
 from valle.tokenizers.errors import UserError
 
@@ -127,15 +127,13 @@ class RunFolder:
         return Judgement.from_dict(_read(self.folder / "judged" / kind / f"{id_}.json"))
 
     def _find(self, what: str, id_: str) -> Path | None:
-        # with_suffix would take ".000" of an id for its suffix.
-        return next((p for s in AUDIO_SUFFIXES if (p := self.folder / what / f"{id_}{s}").exists()), None)
+        return find_audio(self.folder / what, id_)
 
 
 def find_output(folder: Path, id_: str) -> Path:
     """`<folder>/<id>.wav`, or with another suffix of audio files. Raises `UserError` where there is none."""
-    for suffix in AUDIO_SUFFIXES:
-        if (path := folder / f"{id_}{suffix}").is_file():
-            return path
+    if path := find_audio(folder, id_):
+        return path
     raise UserError(
         f"output {folder / id_}.wav is missing; 'valle eval jobs --out DIR' writes down what must be said, by whom"
     )

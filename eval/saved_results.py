@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from valle.eval.stats import Estimate
-from valle.outputs import AUDIO_SUFFIXES
+from valle.outputs import find_audio
 from valle.tokenizers.errors import UserError
 
 _TEXTUAL = {
@@ -46,15 +46,15 @@ class System:
 
     def audio(self, id_: str) -> Path | None:
         """Where the output is, if it was kept."""
-        return _find(self.folder / self.audio_folder, id_)
+        return find_audio(self.folder / self.audio_folder, id_)
 
     def prompt(self, id_: str) -> Path | None:
         """Where the prompt is, if it was kept."""
-        return _find(self.folder / "prompts", id_)
+        return find_audio(self.folder / "prompts", id_)
 
     def reference(self, id_: str) -> Path | None:
         """Where the speaker really says the text, if the list has that."""
-        return _find(self.folder / "references", id_)
+        return find_audio(self.folder / "references", id_)
 
 
 def load_systems(paths: Sequence[str | Path]) -> list[System]:
@@ -128,7 +128,3 @@ def _estimates(metrics: dict[str, Any]) -> dict[str, Estimate]:
 def _estimate(saved: dict[str, Any]) -> Estimate:
     value, low, high = (math.nan if saved[name] is None else float(saved[name]) for name in ("value", "low", "high"))
     return Estimate(value, low, high, saved["n"], saved["excluded"])
-
-
-def _find(folder: Path, id_: str) -> Path | None:
-    return next((path for suffix in AUDIO_SUFFIXES if (path := folder / f"{id_}{suffix}").is_file()), None)

@@ -10,6 +10,12 @@ from valle.tokenizers.writing import writing
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 
 
+def find_audio(folder: Path, name: str) -> Path | None:
+    """The audio file `name` in `folder`, whichever of the suffixes it has."""
+    # with_suffix would take ".000" of a name for its suffix.
+    return next((path for suffix in AUDIO_SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
+
+
 def check_writable(path: str | Path, suffixes: tuple[str, ...] = ()) -> Path:
     """Make sure that `path` can be written and ends as wanted; creates its folder. Raises `UserError`."""
     path = Path(path)

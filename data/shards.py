@@ -13,7 +13,6 @@ A shard is one safetensors file, for N utterances with L phonemes and T frames i
 from __future__ import annotations
 
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +29,7 @@ from torch.utils.data import Dataset
 
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.errors import UserError
-from valle.tokenizers.writing import writing
+from valle.tokenizers.writing import whole
 
 
 @dataclass
@@ -88,11 +87,9 @@ def write_shard(
         "utterances": json.dumps([_facts(u) for u in utterances], ensure_ascii=False),
         "dropped": json.dumps([asdict(d) for d in dropped], ensure_ascii=False),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
-        save_file(tensors, temporary, metadata)
-        temporary.replace(path)
-    for left_by_a_killed_run in path.parent.glob(f".{path.name}.*.tmp"):
+    with whole(path) as part:
+        save_file(tensors, part, metadata)
+    for left_by_a_killed_run in path.parent.glob(f".*.{path.name}"):
         left_by_a_killed_run.unlink(missing_ok=True)
 
 

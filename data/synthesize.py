@@ -6,7 +6,6 @@ folder` takes it: `wav/SPEAKER/ID.wav` and `list.tsv`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from valle.data.engines import available, engine
 from valle.data.speaker_change import SpeakerChange, change_speaker
 from valle.tokenizers.audio import resample
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import whole
 
 RATE = 24000
 
@@ -102,9 +102,8 @@ def synthesize(
         f"{line.id}\t{_path(out, line).relative_to(out)}\t{line.speaker.name}\t{line.text}\t{line.speaker.engine}"
         for line in lines
     ]
-    temporary = table.with_name(".list.tsv.tmp")
-    temporary.write_text("\n".join(["id\tpath\tspeaker\ttext\tengine", *rows]) + "\n", encoding="utf-8")
-    temporary.replace(table)
+    with whole(table) as part:
+        part.write_text("\n".join(["id\tpath\tspeaker\ttext\tengine", *rows]) + "\n", encoding="utf-8")
     return table
 
 
@@ -124,8 +123,5 @@ def _speak(line: Line, out: Path) -> None:
     wav, rate = engine(line.speaker.engine).speak(line.text, line.speaker.voice)
     if line.speaker.change != SpeakerChange():
         wav = change_speaker(wav, rate, line.speaker.change)
-    path = _path(out, line)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    soundfile.write(temporary, resample(wav.astype(np.float32), rate, RATE), RATE, subtype="PCM_16", format="WAV")
-    temporary.replace(path)
+    with whole(_path(out, line)) as part:
+        soundfile.write(part, resample(wav.astype(np.float32), rate, RATE), RATE, subtype="PCM_16")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer
+from valle.tokenizers.writing import whole
 
 FORMAT_VERSION = 1
 
@@ -87,9 +87,8 @@ class TokenHeader:
 
     def write(self, folder: Path) -> None:
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-        temporary = folder / f".header.{os.getpid()}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / "header.json")
+        with whole(folder / "header.json") as part:
+            part.write_text(text, encoding="utf-8")
 
     def check_mixes_with(self, other: TokenHeader, mine: str, others: str) -> None:
         """Raise `UserError` naming both when the two cannot be trained on together; `mine`, `others` say where."""

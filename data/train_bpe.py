@@ -10,6 +10,7 @@ from pathlib import Path
 from valle.data.cuts import cut_language, cut_text, load_cuts
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import BPETokenizer
+from valle.tokenizers.writing import whole
 
 
 def train_bpe(manifests: Sequence[str | Path], out: str | Path, vocab_size: int) -> BPETokenizer:
@@ -23,7 +24,6 @@ def train_bpe(manifests: Sequence[str | Path], out: str | Path, vocab_size: int)
         raise UserError(f"{', '.join(map(str, manifests))}: no cut has a text")
     language = Counter(map(cut_language, cuts)).most_common(1)[0][0]
     tokenizer = BPETokenizer.train(texts, language, vocab_size)
-    temporary = Path(f"{out}.tmp")
-    temporary.write_text(json.dumps(tokenizer.to_dict()), encoding="utf-8")
-    temporary.replace(out)
+    with whole(out) as part:
+        part.write_text(json.dumps(tokenizer.to_dict()), encoding="utf-8")
     return tokenizer

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from valle.eval.trials import Trial
 from valle.outputs import find_audio
 from valle.tokenizers.audio import save_audio
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import whole
 
 FORMAT_VERSION = 1
 
@@ -148,8 +148,5 @@ def _read(path: Path) -> Any:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when whole: a killed run leaves nothing that looks done.
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    with whole(path) as part:  # a killed run leaves nothing that looks done
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from valle.eval.lists import Recording
 from valle.eval.word_times import Word
 from valle.tokenizers.audio import load_audio, save_audio
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import whole
 
 UTTERANCE_SECONDS = (4.0, 10.0)
 PROMPT_SECONDS = 3.0
@@ -43,17 +43,15 @@ class Clip:
 
     def save(self, folder: Path, name: str) -> Path:
         """Put it into `folder` as `name` and the suffix that fits: a copy of a whole file, else a WAV of its rate."""
-        whole = self.start == 0 and self.end is None
-        suffix = self.path.suffix if whole else ".wav"
-        folder.mkdir(parents=True, exist_ok=True)
-        # Renamed when whole: several workers may save the same one at once.
-        part = folder / f".{name}.{os.getpid()}{suffix}"
-        if whole:
-            shutil.copyfile(self.path, part)
-        else:
-            rate = soundfile.info(str(self.path)).samplerate
-            save_audio(part, self.load(rate), rate)
-        return part.replace(folder / f"{name}{suffix}")
+        cut = self.start > 0 or self.end is not None
+        path = folder / f"{name}{'.wav' if cut else self.path.suffix}"
+        with whole(path) as part:  # several workers may save the same one at once
+            if cut:
+                rate = soundfile.info(str(self.path)).samplerate
+                save_audio(part, self.load(rate), rate)
+            else:
+                shutil.copyfile(self.path, part)
+        return path
 
 
 @dataclass(frozen=True)

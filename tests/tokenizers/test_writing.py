@@ -8,6 +8,7 @@ import pytest
 
 from valle.tokenizers.codecs import build_codec, save_codec
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.writing import whole
 
 
 def test_a_codec_that_finds_no_room_says_so_in_one_line(tmp_path: Path) -> None:
@@ -20,3 +21,20 @@ def test_a_codec_that_finds_no_room_says_so_in_one_line(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+
+    def stop_halfway() -> None:
+        with whole(path) as part:
+            part.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_halfway()
+    assert list(path.parent.iterdir()) == []
+    with whole(path) as part:
+        part.write_text("all")
+        assert not path.exists() and part.suffix == ".txt"
+    assert [p.name for p in path.parent.iterdir()] == ["a.txt"] and path.read_text() == "all"

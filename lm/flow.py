@@ -143,43 +143,40 @@ def _principal(vectors: Tensor, count: int) -> Tensor:
 def flow_codes(
     model: FlowModel,
     codes: Tensor,
-    lengths: Tensor,
-    known_lengths: Tensor,
+    known: int,
     time_invariant: Tensor | None,
     noise: Tensor,
     steps: int,
     guidance: float,
 ) -> Tensor:
-    """`codes` [B, n_q, T] with quantizers 2 to n_q filled in from frame `known_lengths` [B] on.
+    """`codes` [n_q, T] of one utterance with quantizers 2 to n_q filled in from frame `known` on.
 
-    noise:    [B, T, C], standard normal
-    steps:    of the integration (midpoint rule: two evaluations each)
-    guidance: 1 follows the model, more goes further away from what it would do without a voice (classifier-free
-              guidance, arXiv 2207.12598)
+    time_invariant: [G]
+    noise:          [T - known, C], standard normal
+    steps:          of the integration (midpoint rule: two evaluations each)
+    guidance:       1 follows the model, more goes further away from what it would do without a voice (classifier-free
+                    guidance, arXiv 2207.12598)
     """
-    device = codes.device
-    is_known = torch.arange(codes.shape[2], device=device) < known_lengths[:, None]
-    known, first = model.coordinates(codes), codes[:, 0]
-    parts = list(zip(known_lengths.tolist(), lengths.tolist(), strict=True))
+    device, codes = codes.device, codes[None]
+    frames = torch.arange(codes.shape[2], device=device)[None]
+    first, points, is_known = codes[:, 0], model.coordinates(codes), frames < known
+    voice = None if time_invariant is None else time_invariant[None]
+    size = torch.tensor([codes.shape[2]], device=device)
 
-    def guided(x: Tensor, time: float) -> Tensor:
-        times = torch.full((len(x),), time, device=device)
-        velocity = model(x, times, first, known, is_known, lengths, time_invariant)
+    def velocity(x: Tensor, time: float) -> Tensor:
+        times = torch.tensor([time], device=device)
+        whole = torch.cat((points[:, :known], x), dim=1)
+        guided = model(whole, times, first, points, is_known, size, voice)[:, known:]
         if guidance == 1:
-            return velocity
-        for row, (start, end) in enumerate(parts):
-            # Without a voice nothing is known, and the new frames are all there is.
-            own = slice(row, row + 1), slice(start, end)
-            size, nothing = lengths[own[0]] - start, torch.zeros_like(is_known[own])
-            alone = model(x[own], times[own[0]], first[own], known[own], nothing, size, None)
-            velocity[own] = alone + guidance * (velocity[own] - alone)
-        return velocity
+            return guided
+        # Without a voice nothing is known, and the new frames are all there is.
+        alone = model(x, times, first[:, known:], x, is_known[:, known:], size - known, None)
+        return alone + guidance * (guided - alone)
 
-    x, step = noise, 1 / steps
+    x, step = noise[None], 1 / steps
     # Of bf16 many CPUs and GPUs do twice as much as of float32, and its rounding is nothing beside the noise.
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type in ("cpu", "cuda")):
         for number in range(steps):
             time = number * step
-            x = x + step * guided(x + step / 2 * guided(x, time), time + step / 2)
-    filled = torch.cat((first[:, None], model.nearest(x)), dim=1)
-    return torch.where(is_known[:, None], codes, filled)
+            x = x + step * velocity(x + step / 2 * velocity(x, time), time + step / 2)
+    return torch.cat((codes[0, :, :known], torch.cat((first[:, known:], model.nearest(x)[0]))), dim=1)

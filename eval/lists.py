@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,24 +48,44 @@ def read_list(path: str | Path = RECORDINGS) -> list[Recording]:
     that comes twice or could not be a file name, and a recording that is not there.
     """
     path = Path(path)
-    lines = read_text(path).splitlines()
-    reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    if missing := [column for column in _COLUMNS if column not in (reader.fieldnames or [])]:
-        raise UserError(f"{path} has no column '{missing[0]}'; its first line must name: {' '.join(_COLUMNS)}")
-    recordings: dict[str, Recording] = {}
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
-        if empty := [column for column in _COLUMNS if not (row[column] or "").strip()]:
-            raise UserError(f"{where}: '{empty[0]}' is empty; fill it in or remove the line")
-        if row["id"] in recordings or Path(row["id"]).name != row["id"]:
-            raise UserError(f"{where}: id '{row['id']}' comes twice or cannot be a file name; choose another")
-        audio = path.parent / row["path"]
-        if not audio.is_file():
-            raise UserError(f"{where}: {audio} does not exist; paths are relative to the list's folder")
-        recordings[row["id"]] = Recording(row["id"], audio, row["speaker"], row["text"])
+    recordings = [
+        Recording(row["id"], find_listed(where, path.parent / row["path"]), row["speaker"], row["text"])
+        for where, row in check_rows(path, read_rows(path, _COLUMNS), _COLUMNS)
+    ]
     if not recordings:
         raise UserError(f"{path} lists no recordings")
-    return list(recordings.values())
+    return recordings
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a tab-separated table, with their line numbers; its first line must name `columns`."""
+    reader = csv.DictReader(read_text(path).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+    if missing := [column for column in columns if column not in (reader.fieldnames or [])]:
+        raise UserError(f"{path} has no column '{missing[0]}'; its first line must name: {' '.join(columns)}")
+    for row in reader:
+        yield reader.line_num, {name: (cell or "").strip() for name, cell in row.items() if name}
+
+
+def check_rows(
+    path: Path, rows: Iterable[tuple[int, dict[str, str]]], columns: Sequence[str]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """`rows` with where they stand in `path`. Raises `UserError` for an empty cell of `columns`, and for a bad id."""
+    seen: set[str] = set()
+    for number, row in rows:
+        where = f"{path}, line {number}"
+        if empty := [column for column in columns if not row.get(column)]:
+            raise UserError(f"{where}: '{empty[0]}' is empty; fill it in or remove the line")
+        if row["id"] in seen or Path(row["id"]).name != row["id"]:
+            raise UserError(f"{where}: id '{row['id']}' comes twice or cannot be a file name; choose another")
+        seen.add(row["id"])
+        yield where, row
+
+
+def find_listed(where: str, path: Path) -> Path:
+    """`path`, which the list names at `where`. Raises `UserError` if it is not there."""
+    if not path.is_file():
+        raise UserError(f"{where}: {path} does not exist; paths are relative to the list's folder")
+    return path
 
 
 def read_sentences(path: str | Path = SENTENCES) -> list[str]:

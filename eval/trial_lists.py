@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +11,11 @@ from valle.eval.lists import (
     SENTENCES,
     SENTENCES_100,
     Recording,
+    check_rows,
     choose_prompts,
+    find_listed,
     read_list,
+    read_rows,
     read_sentences,
     read_text,
 )
@@ -78,11 +81,7 @@ def read_trials(path: Path) -> list[Trial]:
 
     Paths are relative to it. Without speakers each prompt counts as one.
     """
-    reader = csv.DictReader(read_text(path).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
-    if missing := [column for column in _COLUMNS if column not in (reader.fieldnames or [])]:
-        raise UserError(f"{path} has no column '{missing[0]}'; its first line must name: {' '.join(_COLUMNS)}")
-    rows = [{name: (cell or "").strip() for name, cell in row.items() if name} for row in reader]
-    return _trials(path, [(n, row) for n, row in enumerate(rows, start=2)])
+    return _trials(path, read_rows(path, _COLUMNS))
 
 
 def read_seed_tts(path: Path) -> list[Trial]:
@@ -132,29 +131,17 @@ def _of_recordings(
     return TrialList(make(recordings, WordTimer(), sample, sample_seed))
 
 
-def _trials(path: Path, rows: list[tuple[int, dict[str, str]]]) -> list[Trial]:
-    trials: dict[str, Trial] = {}
-    for n, row in rows:
-        where = f"{path}, line {n}"
-        if empty := [column for column in _COLUMNS if not row.get(column)]:
-            raise UserError(f"{where}: '{empty[0]}' is empty; fill it in or remove the line")
-        id_ = row["id"]
-        if id_ in trials or Path(id_).name != id_:
-            raise UserError(f"{where}: id '{id_}' comes twice or cannot be a file name; choose another")
-        prompt = _audio(where, path.parent / row["prompt"])
-        reference = Clip(_audio(where, path.parent / row["reference"])) if row.get("reference") else None
+def _trials(path: Path, rows: Iterable[tuple[int, dict[str, str]]]) -> list[Trial]:
+    trials = []
+    for where, row in check_rows(path, rows, _COLUMNS):
+        prompt = find_listed(where, path.parent / row["prompt"])
+        reference = Clip(find_listed(where, path.parent / row["reference"])) if row.get("reference") else None
         name = row["prompt"].replace("/", "_").rsplit(".", 1)[0]
         speaker, prompt_text = row.get("speaker") or name, row.get("prompt_text") or None
-        trials[id_] = Trial(id_, row["text"], speaker, Clip(prompt), name, prompt_text, reference)
+        trials.append(Trial(row["id"], row["text"], speaker, Clip(prompt), name, prompt_text, reference))
     if not trials:
         raise UserError(f"{path} lists no trials")
-    return list(trials.values())
-
-
-def _audio(where: str, path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"{where}: {path} does not exist; paths are relative to the list's folder")
-    return path
+    return trials
 
 
 def _header(path: Path) -> list[str]:

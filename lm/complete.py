@@ -54,7 +54,7 @@ def _by_flow(model: FlowModel, request: Request, said: Generated, known: Tensor,
     device, lengths = model.points.device, torch.tensor([len(said.codes)])
     # The noise of a frame is the same whenever its turn comes.
     uniform = uniform_noise([request], lengths, model.points.shape[0] * model.points.shape[2], device, NOISE_STREAM)
-    noise = torch.special.ndtri(uniform[0, done:].clamp(1e-6, 1 - 1e-6))
+    noise = sampling.flow_temperature * torch.special.ndtri(uniform[0, done:].clamp(1e-6, 1 - 1e-6))
     ti = None if request.time_invariant is None else request.time_invariant.to(device)
     settings = noise, sampling.flow_steps, sampling.flow_guidance
     filled = flow_codes(model, codes.to(device), codes.shape[1] - new, ti, *settings)

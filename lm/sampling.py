@@ -45,6 +45,8 @@ class Sampling:
     """Temperature of the NAR model; 0 takes the most probable codes."""
     flow_steps: int = 6
     """Steps of a flow from noise to speech."""
+    flow_temperature: float = 1.0
+    """Standard deviation of the noise that a flow starts from; less is smoother."""
     flow_guidance: float = 2.0
     """How far a flow goes towards the voice: 1 as far as it has learned, more further (classifier-free guidance)."""
 
@@ -57,8 +59,8 @@ class Sampling:
             raise UserError("sampling: needs ras_window >= 0 and ras_threshold in 0..1")
         if min(self.max_phone_frames, self.max_boundary_frames, self.max_frames) < 1:
             raise UserError("sampling: max_phone_frames, max_boundary_frames and max_frames must be at least 1")
-        if self.flow_steps < 1 or self.flow_guidance < 0:
-            raise UserError("sampling: needs flow_steps >= 1 and flow_guidance >= 0")
+        if self.flow_steps < 1 or min(self.flow_guidance, self.flow_temperature) < 0:
+            raise UserError("sampling: needs flow_steps >= 1, flow_guidance >= 0 and flow_temperature >= 0")
         if not 0 <= self.min_frames_per_token <= self.max_frames_per_token:
             raise UserError("sampling: needs 0 <= min_frames_per_token <= max_frames_per_token")
 

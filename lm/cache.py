@@ -12,6 +12,11 @@ PAGE = 256
 """The cache grows by whole pages, and by at least half of itself."""
 
 
+def whole_pages(positions: int) -> int:
+    """So many positions, or the few more that fill the last page."""
+    return -(-positions // PAGE) * PAGE
+
+
 class KVCache:
     """Keys and values of all layers: [layers, B, H, capacity, h].
 
@@ -33,8 +38,7 @@ class KVCache:
     def reserve(self, positions: int) -> None:
         """Make room for so many positions in each row."""
         if positions > self.capacity:
-            pages = -(-max(positions, self.capacity * 3 // 2) // PAGE)
-            more = (0, 0, 0, pages * PAGE - self.capacity)
+            more = (0, 0, 0, whole_pages(max(positions, self.capacity * 3 // 2)) - self.capacity)
             self.keys, self.values = F.pad(self.keys, more), F.pad(self.values, more)
 
     def begin(self, row: int) -> None:

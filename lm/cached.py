@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from valle.lm.ar import ARLogits, ARModel, ARSteps
-from valle.lm.cache import KVCache
+from valle.lm.cache import KVCache, whole_pages
 from valle.lm.request import RequestBatch
 from valle.lm.transformer import prefix_causal_mask
 
 BLOCK = 64
 """Attention looks at whole blocks of positions, so that rounding does not depend on how long other rows are."""
+CUDA_BLOCK = 256
+"""The same on CUDA, where each number of blocks is a graph of its own (`valle.lm.graphs`)."""
 
 
 class CachedAR:
@@ -39,6 +41,14 @@ class CachedAR:
         self.context = torch.zeros(rows, 1, config.dim, device=self.device, dtype=weight.dtype)
         self.legal = torch.zeros(rows, 1, config.max_advance + 1, dtype=torch.bool, device=self.device)
         self.slots = torch.arange(0, device=self.device)
+        self.visible = 0
+        """Positions that the next step sees."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that steps read and write, besides weights."""
+        cache = self.cache
+        return cache.keys, cache.values, cache.lines, self.size, self.time, self.context, self.legal, self.slots
 
     def enter(self, row: int, inputs: RequestBatch) -> ARSteps:
         """Fill `row` with a batch of one: its prefix and its prompt. Gives the steps [1, T' + 1] of the prompt.
@@ -61,23 +71,28 @@ class CachedAR:
         self.size[row], self.time[row], self.used[row] = size, frames, size + frames
         if prefix.context is not None:
             length = prefix.context.shape[1]
-            more = (0, 0, 0, max(0, length - self.context.shape[1]))
-            self.context, self.legal = F.pad(self.context, more), F.pad(self.legal, more)
+            if length > self.context.shape[1]:
+                more = (0, 0, 0, whole_pages(length) - self.context.shape[1])
+                self.context, self.legal = F.pad(self.context, more), F.pad(self.legal, more)
             self.context[row, :length] = prefix.context[0]
             self.legal[row, :length] = model.legal_advances(inputs.phonemes, inputs.phoneme_lengths)[0]
         return steps
+
+    def make_room(self, count: int) -> None:
+        """Before each `step` of rows 0..count-1: its part that is not the device's."""
+        block = CUDA_BLOCK if self.device.type == "cuda" else BLOCK
+        self.used[:count] = [used + 1 for used in self.used[:count]]
+        self.visible = -(-max(self.used[:count]) // block) * block
+        self.cache.reserve(self.visible)
+        if len(self.slots) < self.visible:
+            self.slots = torch.arange(self.cache.capacity, device=self.device)
 
     def step(self, previous: Tensor, pointers: Tensor | None, spent: Tensor | None) -> ARLogits:
         """Logits [n, ...] of the next step of rows 0..n-1, after codes `previous` [n].
 
         pointers, spent: [n], where the last frame stands in the text; for the aligned kind
         """
-        count, model = len(previous), self.stepper
-        self.used[:count] = [used + 1 for used in self.used[:count]]
-        visible = -(-max(self.used[:count]) // BLOCK) * BLOCK
-        self.cache.reserve(visible)
-        if len(self.slots) < visible:
-            self.slots = torch.arange(self.cache.capacity, device=self.device)
+        count, visible, model = len(previous), self.visible, self.stepper
         slot = self.size[:count] + self.time[:count]
         self.cache.select(slot, visible)
         mask = (self.slots[:visible] <= slot[:, None])[:, None, None]

@@ -6,13 +6,16 @@ Shapes: n rows in use, L text tokens, F frames at most, W frames that sampling l
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from valle.lm.ar import ARLogits, ARModel
+from valle.lm.cache import whole_pages
 from valle.lm.cached import CachedAR
+from valle.lm.graphs import StepGraphs, cuda_recorders
 from valle.lm.request import Generated, Request, RequestBatch, uniform_noise
 from valle.lm.sampling import Sampling, choose, draw, probabilities
 
@@ -40,6 +43,7 @@ class Decoder:
         decoder.leave(row)                  # to cancel; finished rows have left already
 
     stepper: a copy of the model in lower precision that makes the single steps, see `valle.lm.precision`
+    On CUDA the steps are replayed from graphs (`valle.lm.graphs`).
     The models must be in eval mode. Not safe for use by several threads at once.
     """
 
@@ -53,6 +57,7 @@ class Decoder:
         self.rows: list[Row] = []
         self.capacity = rows
         self.steps = 0
+        self.graphs = StepGraphs(cuda_recorders(self.device))
         self._state = _State.empty(rows, max(sampling.ras_window, 1), self.device)
 
     @property
@@ -100,18 +105,16 @@ class Decoder:
         count = len(self.rows)
         if not count:
             return []
-        state = self._state.first(count)
         self.steps += 1
         for row in self.rows:
             row.steps += 1
-        if self.model.config.aligned:
-            pointers = state.pointers.minimum(state.last_token)
-            self._choose_aligned(state, self.ar.step(state.previous, pointers, state.spent))
-        else:
-            self._choose_plain(state, self.ar.step(state.previous, None, None))
+        self.ar.make_room(count)
+        tensors = (*self.ar.tensors, *self._state.tensors)
+        self.graphs.run((count, self.ar.visible), tensors, partial(self._advance, count))
         if self.device.type != "cpu" and self.steps % CHECK_EVERY:
             return []
-        finished = [row for row, running in zip(self.rows, state.running.tolist(), strict=True) if not running]
+        running = self._state.running[:count].tolist()
+        finished = [row for row, goes_on in zip(self.rows, running, strict=True) if not goes_on]
         for row in finished:
             row.said = self.so_far(row)
             self.leave(row)
@@ -141,6 +144,15 @@ class Decoder:
             self.ar.move(last.index, row.index)
             self._state.move(last.index, row.index)
             last.index = row.index
+
+    def _advance(self, count: int) -> None:
+        """The device's part of a step: it changes tensors in place and reads nothing back."""
+        state = self._state.first(count)
+        if self.model.config.aligned:
+            pointers = state.pointers.minimum(state.last_token)
+            self._choose_aligned(state, self.ar.step(state.previous, pointers, state.spent))
+        else:
+            self._choose_plain(state, self.ar.step(state.previous, None, None))
 
     def _choose_plain(self, state: _State, logits: ARLogits) -> None:
         codes, eos = logits.codes, self.model.eos
@@ -239,7 +251,7 @@ class _State:
     def reserve(self, tokens: int, frames: int) -> None:
         """Make room for requests of so many text tokens and frames."""
         # Two more than the frames: a finished row goes on writing and drawing just behind its end.
-        tokens, frames = tokens - self.stay_limit.shape[1], frames + 2 - self.visited.shape[1]
+        tokens, frames = whole_pages(tokens) - self.stay_limit.shape[1], whole_pages(frames + 2) - self.visited.shape[1]
         if tokens > 0:
             self.stay_limit = F.pad(self.stay_limit, (0, tokens))
         if frames > 0:
@@ -247,13 +259,16 @@ class _State:
             self.visited = F.pad(self.visited, (0, frames))
             self.noise = F.pad(self.noise, (0, 0, 0, frames))
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(getattr(self, field.name) for field in fields(self)[1:])
+
     def first(self, count: int) -> _State:
         """Views of the first `count` rows."""
-        return _State(self.window, *(getattr(self, f.name)[:count] for f in fields(self)[1:]))
+        return _State(self.window, *(tensor[:count] for tensor in self.tensors))
 
     def move(self, origin: int, to: int) -> None:
-        for field in fields(self)[1:]:
-            tensor: Tensor = getattr(self, field.name)
+        for tensor in self.tensors:
             tensor[to] = tensor[origin]
 
     def recent(self) -> Tensor:

@@ -73,6 +73,7 @@ def test_cached_steps_equal_the_whole_pass(make_config, make_batch, aligned):
         for ahead in range(12):
             at = (known + ahead).clamp(max=steps.previous.shape[1] - 1)
             place = (steps.pointers[rows, at], steps.spent[rows, at]) if aligned else (None, None)
+            cached.make_room(3)
             logits = cached.step(steps.previous[rows, at] if ahead else torch.stack(first), *place)
             real = known + ahead <= batch.code_lengths
             torch.testing.assert_close(logits.codes[real], whole.codes[rows, at][real], atol=1e-4, rtol=1e-4)

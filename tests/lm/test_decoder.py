@@ -94,10 +94,10 @@ def test_a_step_never_waits_for_the_device(model, requests) -> None:
     decoder = Decoder(model, RANDOM, 2)
     for request in requests[:2]:
         decoder.enter(request)
-    state = decoder._state.first(2)
+    decoder.step()
+    decoder.ar.make_room(2)
     with torch.inference_mode():
-        logits = decoder.ar.step(state.previous, state.pointers, state.spent)
-        torch.compile(decoder._choose_aligned, backend="eager", fullgraph=True)(state, logits)
+        torch.compile(decoder._advance, backend="eager", fullgraph=True)(2)
 
 
 def test_precisions_agree(model, requests) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 
 MIN_SECONDS = 0.2
+CUDA_BYTES = 2**30
+"""At least, so that launching a kernel and waiting for it hardly count."""
 
 
 def read_bandwidth(size: int, device: torch.device) -> float:
@@ -15,6 +17,8 @@ def read_bandwidth(size: int, device: torch.device) -> float:
 
     The best of two ways of reading: the sum of a vector, and the product of a matrix and a vector.
     """
+    if device.type == "cuda":
+        size = max(size, CUDA_BYTES)
     rows = max(1, size // (4 * 1024))
     matrix, vector = torch.ones(rows, 1024, device=device), torch.ones(1024, device=device)
     fastest = min(best_time(lambda: matrix.sum(), device), best_time(lambda: matrix.mv(vector), device))

@@ -56,6 +56,8 @@ class Decoding:
     """Reading text and prompt of one request."""
     step_ms: float
     """Median."""
+    graphs: bool
+    """Whether steps were replayed from CUDA graphs; those that record one count as steps, too."""
     tokens_per_second: float
     """Frames of the first quantizer, of all texts together."""
     real_time_factor: float
@@ -63,7 +65,7 @@ class Decoding:
     bytes_per_step: int
     """Weights, and keys and values halfway through."""
     bandwidth_gb_s: float
-    """Of reading as many bytes."""
+    """Of reading as many bytes; on CUDA at least 1 GiB."""
     share_of_limit: float
     """Time that reading takes over the time of a step, in its median."""
     peak_memory_mb: float
@@ -83,6 +85,12 @@ def measure(model: ARModel, case: Case, frame_rate: float, no_cache: bool = Fals
     frames = int(case.seconds * frame_rate)
     requests = [_request(model.config, case, frame_rate, seed) for seed in range(case.batch)]
     decoder = Decoder(model, _endless(frames), case.batch, stepper)
+    # A GPU loads kernels when they are first used: none of them shall be part of a prefill.
+    decoder.enter(requests[0])
+    decoder.step()
+    for row in list(decoder.rows):
+        decoder.leave(row)
+    synchronize(device)
     start = time.perf_counter()
     for request in requests:
         decoder.enter(request)
@@ -112,6 +120,7 @@ def measure(model: ARModel, case: Case, frame_rate: float, no_cache: bool = Fals
         parameters=sum(p.numel() for p in model.parameters()),
         prefill_ms=round(1e3 * prefill, 2),
         step_ms=round(1e3 * step, 3),
+        graphs=decoder.graphs.replays > 0,
         tokens_per_second=round(case.batch / step, 1),
         real_time_factor=round(total / case.seconds, 3),
         bytes_per_step=size,

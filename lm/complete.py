@@ -20,7 +20,7 @@ from valle.lm.sampling import Sampling, draw, probabilities
 NOISE_STREAM = 1
 """Of a request's random numbers; the AR model has another."""
 FLOW_PAST = 100
-"""Frames completed before that a flow looks back at, besides the voice's."""
+"""Frames completed before that a flow looks back at, in place of as many of the voice's."""
 
 
 def complete(
@@ -48,9 +48,11 @@ def _by_flow(model: FlowModel, request: Request, said: Generated, known: Tensor,
     done, new = known.shape[1], len(said.codes) - known.shape[1]
     if not new:
         return known
+    past = known[:, max(0, done - FLOW_PAST) :]
     voice = known[:, :0] if request.voice_codes is None else request.voice_codes
+    voice = voice[:, : max(0, voice.shape[1] - past.shape[1])]
     first = F.pad(said.codes[None, done:], (0, 0, 0, model.config.n_q - 1))
-    codes = torch.cat((voice, known[:, max(0, done - FLOW_PAST) :], first), dim=1)
+    codes = torch.cat((voice, past, first), dim=1)
     device, lengths = model.points.device, torch.tensor([len(said.codes)])
     # The noise of a frame is the same whenever its turn comes.
     uniform = uniform_noise([request], lengths, model.points.shape[0] * model.points.shape[2], device, NOISE_STREAM)

@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 TEXT   ?= The quick brown fox jumps over the lazy dog, and then it sleeps until the morning.
-PROMPT ?= valle/assets/eval/3331-159605-0007.opus
+PROMPT ?= valle/assets/eval/1998-15444-0002.opus
 
 VENV    := .venv
 BIN     := $(VENV)/bin

@@ -23,11 +23,16 @@ from valle.lm.losses import accuracy, cross_entropy
 from valle.lm.nar import NARModel
 from valle.lm.optim import OptimConfig, build_optimizer, build_schedule
 from valle.lm.weights import LanguageModel, load_lm
+from valle.tokenizers.bad_steps import BadSteps
 from valle.tokenizers.codecs.registry import load_codec
 from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
     from valle.data.batch import LMBatch
+
+
+ADVICE = "lower optim.lr, raise optim.warmup_steps, set trainer.gradient_clip_val: 1.0, or use an earlier checkpoint"
+"""When the gradient is never finite."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,7 @@ class LMTask(L.LightningModule, ABC):
         super().__init__()
         self.config = config
         self.optim = optim
-        self.max_bad_steps = max_bad_steps
-        self.skipped_steps = 0
-        self.bad_steps_in_a_row = 0
+        self.bad_steps = BadSteps(max_bad_steps, ADVICE)
         self.start = start
 
     def _prepare(self, model: LanguageModel) -> None:
@@ -140,26 +143,17 @@ class LMTask(L.LightningModule, ABC):
 
     def count_step(self, norm: Tensor) -> None:
         """Log an optimizer step whose gradient has this norm; if it is not finite, the step was skipped."""
-        if torch.isfinite(norm):
-            self.bad_steps_in_a_row = 0
-        else:
-            self.skipped_steps += 1
-            self.bad_steps_in_a_row += 1
-            if self.bad_steps_in_a_row >= self.max_bad_steps:
-                raise UserError(
-                    f"training: the gradient was not finite {self.max_bad_steps} steps in a row; lower optim.lr, "
-                    "raise optim.warmup_steps, set trainer.gradient_clip_val: 1.0, or use an earlier checkpoint"
-                )
-        self.log_dict({"train/grad_norm": norm, "train/skipped_steps": float(self.skipped_steps)})
+        self.bad_steps.count(bool(torch.isfinite(norm)))
+        self.log_dict({"train/grad_norm": norm, "train/skipped_steps": float(self.bad_steps.skipped)})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lm_kind"] = self.kind
         checkpoint["lm_config"] = self.config.to_dict()
         checkpoint["lm_lora"] = None if self.start.lora is None else asdict(self.start.lora)
-        checkpoint["lm_skipped_steps"] = self.skipped_steps  # DeepSpeed has a `skipped_steps` of its own
+        checkpoint["lm_skipped_steps"] = self.bad_steps.skipped  # DeepSpeed has a `skipped_steps` of its own
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.skipped_steps = checkpoint["lm_skipped_steps"]
+        self.bad_steps.skipped = checkpoint["lm_skipped_steps"]
 
 
 class ARTask(LMTask):

@@ -130,7 +130,7 @@ def test_steps_without_a_finite_gradient_are_skipped(make_config, make_batch):
     fit(task, [make_batch()], 8, callbacks=[Watch()])
     moved = [not torch.equal(a, b) for a, b in pairwise(seen)]
     assert moved == [True, False, False, True, True, False, True]
-    assert task.skipped_steps == 3
+    assert task.bad_steps.skipped == 3
     assert all(torch.isfinite(p).all() for p in task.model.parameters())
 
 

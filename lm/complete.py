@@ -19,8 +19,10 @@ from valle.lm.sampling import Sampling, draw, probabilities
 
 NOISE_STREAM = 1
 """Of a request's random numbers; the AR model has another."""
-FLOW_PAST = 100
-"""Frames completed before that a flow looks back at, in place of as many of the voice's."""
+STREAM_CONTEXT = 150
+"""Known frames that a flow looks at where a sentence goes on: each part of a stream costs as much as they do."""
+STREAM_PAST = 100
+"""So many of them, at most, are of the sentence itself, the others of the voice."""
 
 
 def complete(
@@ -48,9 +50,9 @@ def _by_flow(model: FlowModel, request: Request, said: Generated, known: Tensor,
     done, new = known.shape[1], len(said.codes) - known.shape[1]
     if not new:
         return known
-    past = known[:, max(0, done - FLOW_PAST) :]
+    past = known[:, max(0, done - STREAM_PAST) :]
     voice = known[:, :0] if request.voice_codes is None else request.voice_codes
-    voice = voice[:, : max(0, voice.shape[1] - past.shape[1])]
+    voice = voice[:, : STREAM_CONTEXT - past.shape[1]] if done else voice
     first = F.pad(said.codes[None, done:], (0, 0, 0, model.config.n_q - 1))
     codes = torch.cat((voice, past, first), dim=1)
     device, lengths = model.points.device, torch.tensor([len(said.codes)])

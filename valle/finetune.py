@@ -18,7 +18,7 @@ def start_options(kind: str, model: str, facts: set[str]) -> list[str]:
     `facts` are the settings that the training data decide.
     """
     folder = find_model(None if model == "embedded" else model)
-    shape = read_config(folder)["model"][kind]
+    shape = read_config(folder)["model"].get(kind)
     if shape is None:
         raise UserError(f"--model {model} has no {kind} model")
     settings = {name: value for name, value in shape.items() if name not in facts and value is not None}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from valle.data.batch import LMBatch
-from valle.lm import LMConfig
+from valle.lm import ARModel, LMConfig
 
 BOUNDARIES = (2, 3)
 VOCAB, CODES, GROUPS = 12, 20, 2
@@ -34,6 +34,21 @@ def make_config() -> Callable[..., LMConfig]:
             "ti_dropout": 0.0,
         }
         return LMConfig(**(values | changes))
+
+    return make
+
+
+@pytest.fixture
+def make_ar(make_config: Callable[..., LMConfig]) -> Callable[[bool], ARModel]:
+    """An AR model, aligned or not, whose weights are so large that what is said depends on everything."""
+
+    def make(aligned: bool) -> ARModel:
+        torch.manual_seed(0)
+        model = ARModel(make_config(aligned=aligned, dim=64, ff=96, heads=2))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.15 * torch.randn_like(parameter))
+        return model.eval()
 
     return make
 

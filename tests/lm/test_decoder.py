@@ -16,13 +16,8 @@ RANDOM = Sampling(temperature=1.5, top_p=0.95, max_frames=40, max_phone_frames=9
 
 
 @pytest.fixture
-def model(make_config) -> ARModel:
-    torch.manual_seed(0)
-    model = ARModel(make_config(aligned=True, dim=64, ff=96, heads=2))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.15 * torch.randn_like(parameter))
-    return model.eval()
+def model(make_ar) -> ARModel:
+    return make_ar(True)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from valle.lm import ARModel, Decoder, Generated, Request, Sampling, generate
+from valle.lm import Decoder, Generated, Request, Sampling, generate
 from valle.lm.cache import PAGE
 from valle.lm.graphs import Recorder, StepGraphs, Work, cuda_recorders
 from valle.lm.precision import for_steps
@@ -55,16 +55,6 @@ def tapes(tensors: Callable[[], Sequence[Tensor]]) -> Callable[[], Recorder]:
     return lambda: record
 
 
-def make_model(make_config: Callable[..., Any], aligned: bool) -> ARModel:
-    """Its weights are large enough that what is said depends on everything."""
-    torch.manual_seed(0)
-    model = ARModel(make_config(aligned=aligned, dim=64, ff=96, heads=2))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.15 * torch.randn_like(parameter))
-    return model.eval()
-
-
 @pytest.fixture
 def requests(make_batch) -> list[Request]:
     """Short ones, and in their middle one for which all tensors must grow."""
@@ -97,8 +87,8 @@ def assert_same(said: list[Generated], want: list[Generated]) -> None:
 
 
 @pytest.mark.parametrize("aligned", [False, True])
-def test_replayed_steps_say_the_same(make_config, requests, aligned: bool) -> None:
-    model = make_model(make_config, aligned)
+def test_replayed_steps_say_the_same(make_ar, requests, aligned: bool) -> None:
+    model = make_ar(aligned)
     stepper = for_steps(model, "bf16")
     decoder = Decoder(model, SAMPLING, 3, stepper)
     decoder.graphs = StepGraphs(tapes(lambda: (*decoder.ar.tensors, *decoder._state.tensors)))
@@ -124,14 +114,14 @@ def test_other_tensors_and_other_work_are_recorded_again() -> None:
     assert (total.tolist(), old.tolist(), len(recordings)) == ([4.0] * 3, [44.0, 44.0], 3)
 
 
-def test_where_recording_fails_steps_are_taken_plainly(make_config, requests, caplog) -> None:
+def test_where_recording_fails_steps_are_taken_plainly(make_ar, requests, caplog) -> None:
     attempts = []
 
     def fail(work: Work) -> Work:
         attempts.append(work)
         raise RuntimeError("operation not permitted when stream is capturing\nand much more")
 
-    model = make_model(make_config, aligned=True)
+    model = make_ar(aligned=True)
     want = generate(model, requests[:2], SAMPLING)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -146,15 +136,15 @@ def test_where_recording_fails_steps_are_taken_plainly(make_config, requests, ca
     assert messages == ["no CUDA graphs, so speaking takes longer: operation not permitted when stream is capturing"]
 
 
-def test_only_cuda_has_graphs(make_config) -> None:
-    assert Decoder(make_model(make_config, aligned=False), SAMPLING).graphs.recorders is None
+def test_only_cuda_has_graphs(make_ar) -> None:
+    assert Decoder(make_ar(aligned=False), SAMPLING).graphs.recorders is None
 
 
 @needs_cuda
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
 @pytest.mark.parametrize("aligned", [False, True])
-def test_cuda_graphs_say_what_plain_steps_say(make_config, requests, aligned: bool, precision: str) -> None:
-    model = make_model(make_config, aligned).cuda()
+def test_cuda_graphs_say_what_plain_steps_say(make_ar, requests, aligned: bool, precision: str) -> None:
+    model = make_ar(aligned).cuda()
     stepper = for_steps(model, precision)
     plain, graphs = (Decoder(model, SAMPLING, 3, stepper) for _ in range(2))
     plain.graphs = StepGraphs(None)

@@ -138,7 +138,7 @@ def test_a_killed_run_goes_on_where_it_was(
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    while not shard_path(out, 2).exists():
+    while len(list(out.glob("shard-*"))) < 3:  # in any order: two workers write them
         assert process.poll() is None, process.stderr and process.stderr.read().decode()
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

@@ -7,6 +7,7 @@ DIR/*.mp3, *.png  sounds and pictures, in files of their own
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -29,8 +30,12 @@ _CHOSEN = (
 
 
 def write_samples(system: System, folder: Path, title: str, per_voice: int = 2) -> int:
-    """Write a page of samples of `system` into `folder`; returns how many outputs are on it."""
+    """Write a page of samples of `system` into `folder`; returns how many outputs are on it.
+
+    Sounds and pictures of a page that was there before go with it.
+    """
     check_folder(folder)
+    _remove_page(folder / "index.html")
     voices: dict[str, list[Row]] = {}
     for row in system.rows.values():
         voices.setdefault(row.texts.get("prompt", ""), []).append(row)
@@ -70,6 +75,13 @@ def write_samples(system: System, folder: Path, title: str, per_voice: int = 2) 
     (folder / "index.html").write_text(f"{head}<body>{''.join(html)}</body></html>\n", encoding="utf-8")
     (folder / "README.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
     return count
+
+
+def _remove_page(page: Path) -> None:
+    if page.exists():
+        for name in re.findall(r'src="([^"/]+\.(?:mp3|png))"', page.read_text(encoding="utf-8")):
+            (page.parent / name).unlink(missing_ok=True)
+        page.unlink()
 
 
 def spread_out(rows: Sequence[Row], n: int) -> list[Row]:

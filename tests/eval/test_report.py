@@ -181,7 +181,8 @@ def test_samples_for_a_repository(row: MakeRow, write_run: WriteRun, tmp_path: P
     rows = [row(f"t{i}", cer=i / 10, text=f"Text {i}.") for i in range(5)]
     (system,) = load_systems([write_run(tmp_path / "run", rows)])
     assert [r.id for r in spread_out(list(system.rows.values()), 3)] == ["t0", "t2", "t4"]
-    assert write_samples(system, tmp_path / "out", "Samples", per_voice=3) == 3
+    assert write_samples(system, tmp_path / "out", "Samples", per_voice=5) == 5
+    assert write_samples(system, tmp_path / "out", "Samples", per_voice=3) == 3  # nothing of the other page stays
     html, markdown = ((tmp_path / "out" / name).read_text() for name in ("index.html", "README.md"))
     pointed = set(re.findall(r'src="([^"]+)"', html)) | set(re.findall(r"\]\(([^)]+)\)", markdown))
     assert {p for p in pointed if p != "index.html"} == {p.name for p in (tmp_path / "out").iterdir()} - {

@@ -127,9 +127,11 @@ class Task:
         take.fault = find_fault(said, take.request, boundary, self.sampling, self.bundle.codec.spec.frame_rate)
         if any(other.said is None for other in piece.takes) or piece.needs_take:
             return
+        if self._live is not None and self._live.piece is piece and self._live.emitted > 0:
+            self._choose(piece, [take])  # it has been heard: there is no way back
+            return
         good = [other for other in piece.takes if not other.fault]
-        heard = self._live is not None and self._live.piece is piece and self._live.emitted > 0
-        if not good and not heard and len(piece.takes) < self.takes.n_best + self.takes.retries:
+        if not good and len(piece.takes) < self.takes.n_best + self.takes.retries:
             piece.wanted += 1
             return
         # One that was cut off lacks words; what else went wrong may still be understood.

@@ -137,6 +137,21 @@ def test_faulty_takes_are_spoken_again_and_reported(plain: VoiceCloner, recordin
     assert once.codes.shape == said.codes.shape  # all takes were cut off: the best of them by the model's own ear
 
 
+def test_a_stream_goes_on_with_the_take_that_was_heard(plain: VoiceCloner, voice: Voice) -> None:
+    """Also where one before it, which nobody heard, was as faulty."""
+    text, hop, second_takes = "Would you rather walk in the rain, or wait until it stops?", 320, 0
+    for seed in range(8):
+        engine, chunks = plain.engine(sampling=Sampling(min_frames_per_token=0.1)), []
+        task = engine.submit(text, voice, seed=seed, stream=True)
+        while engine.busy:
+            for ready in engine.step():
+                chunks += ready.take_chunks()
+        assert sum(len(chunk.wav) for chunk in chunks) == hop * task.codes[0].shape[1]
+        outcome = chunks[-1].outcome
+        second_takes += len(chunks) > 2 and outcome.retries > 0 and "too fast" in outcome.notes[-1]
+    assert second_takes > 0
+
+
 def test_the_scorer_chooses_among_takes(cloner: VoiceCloner, voice: Voice) -> None:
     asked: list[list[torch.Tensor]] = []
 

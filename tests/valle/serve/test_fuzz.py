@@ -1,7 +1,7 @@
 """Malformed requests, by the thousand: never a 5xx, never a hang, and the server still works.
 
-A short round runs with the other tests. The long one, some ten thousand requests:
-    VALLE_FUZZ_EXAMPLES=1000 pytest tests/valle/serve/test_fuzz.py
+A short round runs with the other tests. The long one, more than ten thousand requests, says how many were answered:
+    VALLE_FUZZ_EXAMPLES=1000 pytest -s tests/valle/serve/test_fuzz.py
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ def server(bundle: Bundle, serving: Any, tmp_path_factory: pytest.TempPathFactor
         assert httpx.get(f"{server.url}/healthz").json()["status"] == "ok"
         assert service.speaker.waiting == 0
         assert service.metrics._registry.get_sample_value("valle_websockets") == 0
+        (answers,) = service.metrics.responses.collect()
+        print(f"\nHTTP requests answered: {sum(s.value for s in answers.samples if s.name.endswith('_total')):,.0f}")
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ def add_codec_command(subparsers: Any) -> None:
     add("--metrics", nargs="+", metavar="M", help="of visqol pesq stoi mcd dnsmos (default: first four)")
     add("--no-cross", action="store_true", help="do not also swap time-invariant codes in a speaker")
     add("--plot", type=Path, metavar="PNG", help="picture of how constant the time-invariant representations are")
+    add("--half-seconds", type=float, metavar="S", help="of each half, next to the middle (default: all)")
     add("--list", type=Path, metavar="TSV", help="recordings: id path speaker text (default: shipped)")
     add("--recogniser", metavar="R", help="pocketsphinx, hubert or whisper-SIZE (default: none)")
     add("--recogniser-model", metavar="M", help="folder or Hub id of its weights")
@@ -101,6 +102,7 @@ def _evaluate(args: argparse.Namespace) -> Iterator[tuple[str, CodecReport]]:
                 speaker_model=speaker_model,
                 wav_folder=folder / name if folder and len(codecs) > 1 else folder,
                 seed=args.seed,
+                half_seconds=args.half_seconds,
             ),
         )
 
@@ -134,6 +136,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--keep-wavs needs --out DIR to know where")
     if args.jobs < 1:
         raise UserError(f"--jobs must be 1 or more, got {args.jobs}")
+    if args.half_seconds is not None and not args.half_seconds >= 0.2:
+        raise UserError(f"--half-seconds must be 0.2 or more, got {args.half_seconds}")
     if args.out:
         check_folder(args.out)
     if args.plot:

@@ -92,6 +92,7 @@ def evaluate_codec(
     speaker_model: SpeakerModel | None = None,
     wav_folder: Path | None = None,
     seed: int = 0,
+    half_seconds: float | None = None,
 ) -> CodecReport:
     """Encode and decode `utterances` and compare with the originals.
 
@@ -127,7 +128,7 @@ def evaluate_codec(
     return CodecReport(
         spec=spec,
         cost=measure_cost(codec),
-        consistency=_consistency(codec, originals, utterances),
+        consistency=_consistency(codec, originals, utterances, half_seconds),
         time_invariant_bits=spec.n_time_invariant * math.log2(max(1, spec.time_invariant_size)),
         encode_rtf=encode_rtf,
         seconds=sum(wav.shape[0] for wav in originals) / spec.sample_rate,
@@ -203,12 +204,12 @@ def _decode(
 
 
 def _consistency(
-    codec: SpeechCodec, originals: Sequence[Tensor], utterances: Sequence[Recording]
+    codec: SpeechCodec, originals: Sequence[Tensor], utterances: Sequence[Recording], seconds: float | None
 ) -> Consistency | None:
     if not isinstance(codec, AutoencoderCodec) or codec.time_invariant is None:
         return None
-    device = _device(codec)
-    return measure_consistency(codec, [wav.to(device) for wav in originals], [u.speaker for u in utterances])
+    wavs = [wav.to(_device(codec)) for wav in originals]
+    return measure_consistency(codec, wavs, [u.speaker for u in utterances], seconds)
 
 
 def _device(codec: SpeechCodec) -> torch.device:

@@ -26,11 +26,21 @@ class Consistency:
 
 
 @torch.inference_mode()
-def measure_consistency(codec: AutoencoderCodec, wavs: Sequence[Tensor], speakers: Sequence[str]) -> Consistency:
-    """`wavs`: [S] each, at the codec's rate. Raises `UserError` for a codec without a time-invariant part."""
-    firsts = torch.cat([codec.representation(wav[None, None, : len(wav) // 2]) for wav in wavs])
-    seconds = torch.cat([codec.representation(wav[None, None, len(wav) // 2 :]) for wav in wavs])
-    cosine = F.cosine_similarity(firsts[:, None], seconds[None], dim=-1).cpu()
+def measure_consistency(
+    codec: AutoencoderCodec, wavs: Sequence[Tensor], speakers: Sequence[str], seconds: float | None = None
+) -> Consistency:
+    """`wavs`: [S] each, at the codec's rate; `seconds`: how much of each half, next to the middle (None: all of it).
+
+    Over long halves what is said averages out by itself; a second of each shows what the codec makes constant.
+    Raises `UserError` for a codec without a time-invariant part.
+    """
+    halves = []
+    for wav in wavs:
+        middle = len(wav) // 2
+        size = middle if seconds is None else min(middle, round(seconds * codec.spec.sample_rate))
+        halves.append([codec.representation(part[None, None]) for part in wav[middle - size : middle + size].chunk(2)])
+    firsts, lasts = (torch.cat(column) for column in zip(*halves, strict=True))
+    cosine = F.cosine_similarity(firsts[:, None], lasts[None], dim=-1).cpu()
     others = []
     for i, speaker in enumerate(speakers):
         # The next one of another speaker: as many cosines as there are utterances, and none drawn by chance.

@@ -83,6 +83,9 @@ def test_consistency_compares_halves_and_speakers(
     twice = [torch.cat((wav, wav)) for wav in wavs]
     found = measure_consistency(codec, twice, [u.speaker for u in utterances])
     assert found.halves == pytest.approx([1, 1, 1], abs=1e-5)
+    padded = [torch.cat((wav[:8000] * 0.1, wav, wav, wav[:8000])) for wav in wavs]
+    assert measure_consistency(codec, padded, ["", "", ""], 1.0).halves == pytest.approx([1, 1, 1], abs=1e-5)
+    assert max(measure_consistency(codec, padded, ["", "", ""]).halves) < 1 - 1e-4
     with torch.inference_mode():
         voices = [codec.representation(wav[None, None])[0] for wav in wavs]
     # The first two share a speaker, so that the third is the other of both, and theirs is the first.

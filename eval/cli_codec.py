@@ -31,7 +31,12 @@ def add_codec_command(subparsers: Any) -> None:
     add = codec.add_argument
     add("--model", nargs="+", metavar="M", help="codec or model folders or Hub ids (default: the embedded model)")
     add("--n-q", type=int, nargs="+", metavar="N", help="quantizers to decode with (default: 1 2 4)")
-    add("--metrics", nargs="+", metavar="M", help="of visqol pesq stoi mcd dnsmos (default: first four)")
+    add(
+        "--metrics",
+        nargs="+",
+        metavar="M",
+        help="of visqol visqol_poly pesq stoi mcd dnsmos (default: visqol pesq stoi mcd)",
+    )
     add("--no-cross", action="store_true", help="do not also swap time-invariant codes in a speaker")
     add("--plot", type=Path, metavar="PNG", help="picture of how constant the time-invariant representations are")
     add("--half-seconds", type=float, metavar="S", help="of each half, next to the middle (default: all)")

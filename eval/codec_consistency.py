@@ -71,7 +71,7 @@ def plot_consistency(path: Path, measured: Mapping[str, Consistency]) -> None:
     axis.set_ylabel("cosine of time-invariant representations")
     axis.set_ylim(top=1.08)
     axis.axhline(0, color="lightgrey", linewidth=0.8, zorder=0)
-    axis.legend(loc="lower left", fontsize="small")
+    figure.legend(loc="outside lower center", fontsize="small")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)

@@ -66,8 +66,21 @@ def mcd(reference: Tensor, degraded: Tensor, sample_rate: int) -> float:
 
 
 def visqol(reference: Tensor, degraded: Tensor, sample_rate: int) -> float:
-    """ViSQOL v3, speech mode with the lattice mapper, 1 to 5 MOS-LQO (Chinen et al., 2020)."""
-    api = _visqol()
+    """ViSQOL v3, speech mode with the lattice mapper, 1 to 5 MOS-LQO (Chinen et al., 2020).
+
+    The mapper is a network trained on codecs that are much better than 1 kbit/s sounds. Below about 2 it can fall while
+    every band of the spectrum gets more similar; there look at `visqol_poly`, too.
+    """
+    return _visqol(reference, degraded, sample_rate, lattice=True)
+
+
+def visqol_poly(reference: Tensor, degraded: Tensor, sample_rate: int) -> float:
+    """ViSQOL v3 with the polynomial mapper of speech mode, which rises with the mean similarity of the spectra."""
+    return _visqol(reference, degraded, sample_rate, lattice=False)
+
+
+def _visqol(reference: Tensor, degraded: Tensor, sample_rate: int, lattice: bool) -> float:
+    api = _visqol_api(lattice)
     clean, decoded = _pair(reference, degraded, sample_rate)
     try:
         return float(api.measure_from_arrays(clean.astype(np.float64), decoded.astype(np.float64), SAMPLE_RATE).moslqo)
@@ -99,6 +112,7 @@ METRICS: dict[str, Metric] = {
     "pesq": Metric(pesq, "MOS-LQO"),
     "mcd": Metric(mcd, "dB", higher_is_better=False),
     "visqol": Metric(visqol, "MOS-LQO"),
+    "visqol_poly": Metric(visqol_poly, "MOS-LQO"),
     "dnsmos": Metric(lambda _, degraded, sample_rate: dnsmos(degraded, sample_rate), "predicted MOS"),
 }
 DEFAULT_METRICS = ("visqol", "pesq", "stoi", "mcd")
@@ -126,11 +140,11 @@ def _audio(wav: Tensor, sample_rate: int) -> np.ndarray:
 
 
 @cache
-def _visqol() -> Any:
+def _visqol_api(lattice: bool) -> Any:
     package = optional_package("visqol", "visqol-python[lattice]>=3.8")
     api = package.VisqolApi()
     try:
-        api.create(mode="speech", use_lattice_model=True)
+        api.create(mode="speech", use_lattice_model=lattice)
     except ImportError as error:
         raise UserError(f"ViSQOL lacks its lattice mapper ({error}); pip install 'visqol-python[lattice]'") from error
     return api

@@ -14,8 +14,8 @@ from valle.eval.results import number, results_head, text_columns
 from valle.eval.stats import estimate
 from valle.tokenizers.tables import plain_table
 
-_PAPER = {"visqol": "ViSQOL", "pesq": "PESQ", "stoi": "STOI", "mcd": "MCD"}
-"""The metrics of the paper's table, in its order."""
+_LABELS = {"visqol": "ViSQOL", "visqol_poly": "ViSQOL poly", "pesq": "PESQ", "stoi": "STOI", "mcd": "MCD"}
+"""Columns, in the order of the paper's table."""
 
 
 def codec_results(reports: Mapping[str, CodecReport], config: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -79,8 +79,8 @@ def codec_rows(reports: Mapping[str, CodecReport]) -> list[dict[str, Any]]:
 def paper_table(reports: Mapping[str, CodecReport]) -> str:
     """Codecs by n_q in the columns of TiCodec's table 1, then other scores, and what a codec costs."""
     measured = list(dict.fromkeys(name for r in reports.values() for s in r.summaries for name in s.metrics))
-    metrics = [*(name for name in _PAPER if name in measured), *(name for name in measured if name not in _PAPER)]
-    lines = [["codec", "codes", "n_q", "bit/s", *(_PAPER.get(m, m) for m in metrics)]]
+    metrics = [*(name for name in _LABELS if name in measured), *(name for name in measured if name not in _LABELS)]
+    lines = [["codec", "codes", "n_q", "bit/s", *(_LABELS.get(m, m) for m in metrics)]]
     lines[0] += ["M par.", "GMAC/s enc", "dec", "RTF enc", "dec"]
     for name, report in reports.items():
         lines += [[name, *_cells(report, summary, metrics)] for summary in report.summaries]

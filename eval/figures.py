@@ -41,6 +41,7 @@ FIGURES = {
         Figure("utmos", "UTMOS", True, False, "recordings_utmos"),
         Figure("nisqa", "NISQA, overall", True, False, "recordings_nisqa"),
         Figure("visqol", "ViSQOL", True),
+        Figure("visqol_poly", "ViSQOL, polynomial mapper", True),
         Figure("pesq", "PESQ, wide band", True),
         Figure("stoi", "STOI", True),
         Figure("mcd", "Mel-cepstral distortion, dB", False),

@@ -38,7 +38,9 @@ def test_more_noise_is_always_worse(name: str, wav: Tensor) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "package"), [("visqol", "visqol"), ("dnsmos", "speechmos")])
+@pytest.mark.parametrize(
+    ("name", "package"), [("visqol", "visqol"), ("visqol_poly", "visqol"), ("dnsmos", "speechmos")]
+)
 def test_more_noise_is_always_worse_for_the_optional_ones(name: str, package: str, wav: Tensor) -> None:
     pytest.importorskip(package)
     values = [find_metric(name).function(wav, noisy(wav, snr), RATE) for snr in (30, 15, 0)]

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(not FOLDER, reason="VALLE_REFERENCE_PAIRS names 
     [
         ("pesq", "speech.wav", "speech_bab_0dB.wav", 1.0832337, 1e-3),
         ("visqol", "CA01_01.wav", "transcoded_CA01_01.wav", 3.3129590, 0.05),  # the lattice's, in C++
+        ("visqol_poly", "CA01_01.wav", "transcoded_CA01_01.wav", 3.3745056, 0.05),
     ],
 )
 def test_published_scores(name: str, clean: str, degraded: str, published: float, tolerance: float) -> None:

@@ -79,7 +79,8 @@ class Decoder:
         stay = None
         if aligned:
             boundary = self.model.is_boundary[inputs.phonemes[0]]
-            stay = torch.where(boundary, sampling.max_boundary_frames, sampling.max_phone_frames)
+            longest_phone, longest_pause = sampling.longest(request.live)
+            stay = torch.where(boundary, longest_pause, longest_phone)
             most = min(most, int(stay[request.prompt_phonemes :].sum()))
         state.reserve(len(request.phonemes), most)
         state.previous[i] = steps.previous[0, -1]

@@ -23,6 +23,7 @@ class Request:
     prompt_phonemes:  how many of the text tokens the prompt speaks
     prompt_durations: LongTensor [prompt_phonemes], frames of each; for aligned models with a prompt
     voice_codes:      LongTensor [n_q, T''], speech of the voice for a flow; whatever is said in it
+    live:             whether it is heard while it is spoken
     """
 
     phonemes: Tensor
@@ -32,6 +33,7 @@ class Request:
     prompt_durations: Tensor | None = None
     seed: int = 0
     voice_codes: Tensor | None = None
+    live: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.prompt_phonemes < len(self.phonemes):

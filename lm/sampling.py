@@ -35,6 +35,10 @@ class Sampling:
     """Frames after which an aligned model must leave a phoneme."""
     max_boundary_frames: int = 60
     """The same for a word boundary or punctuation, that is, a pause."""
+    live_phone_frames: int = 15
+    """Where a phoneme is heard while it is spoken: what gets stuck there cannot be spoken again, so it may not last."""
+    live_boundary_frames: int = 30
+    """The same for a pause."""
     min_frames_per_token: float = 1.0
     """A plain model may not end before this many frames per text token."""
     max_frames_per_token: float = 20.0
@@ -59,10 +63,19 @@ class Sampling:
             raise UserError("sampling: needs ras_window >= 0 and ras_threshold in 0..1")
         if min(self.max_phone_frames, self.max_boundary_frames, self.max_frames) < 1:
             raise UserError("sampling: max_phone_frames, max_boundary_frames and max_frames must be at least 1")
+        if min(self.live_phone_frames, self.live_boundary_frames) < 1:
+            raise UserError("sampling: live_phone_frames and live_boundary_frames must be at least 1")
         if self.flow_steps < 1 or min(self.flow_guidance, self.flow_temperature) < 0:
             raise UserError("sampling: needs flow_steps >= 1, flow_guidance >= 0 and flow_temperature >= 0")
         if not 0 <= self.min_frames_per_token <= self.max_frames_per_token:
             raise UserError("sampling: needs 0 <= min_frames_per_token <= max_frames_per_token")
+
+    def longest(self, live: bool) -> tuple[int, int]:
+        """Most frames in a phoneme, and in a pause; `live`: heard while it is spoken."""
+        if not live:
+            return self.max_phone_frames, self.max_boundary_frames
+        phone, pause = self.live_phone_frames, self.live_boundary_frames
+        return min(phone, self.max_phone_frames), min(pause, self.max_boundary_frames)
 
 
 def probabilities(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:

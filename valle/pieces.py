@@ -103,15 +103,20 @@ def _cut_numbers(sentence: str) -> list[str]:
     return split_sentences(sentence, max(1, SENTENCE_CHARACTERS * len(sentence) // spoken))
 
 
-def make_request(phonemes: Tensor, voice: Voice, text: TextTokenizer, seed: int, piece: int, take: int) -> Request:
-    """What the AR model is asked: take number `take` of piece number `piece` of a text spoken with `seed`."""
+def make_request(
+    phonemes: Tensor, voice: Voice, text: TextTokenizer, seed: int, piece: int, take: int, live: bool = False
+) -> Request:
+    """What the AR model is asked: take number `take` of piece number `piece` of a text spoken with `seed`.
+
+    live: whether it is heard while it is spoken
+    """
     # A hash, because torch's generator looks at no more than 32 bits: of sums and shifts some would come out the same.
     digest = hashlib.blake2s(f"{seed} {piece} {take}".encode(), digest_size=4).digest()
     seed = int.from_bytes(digest) >> 1
     heard = voice.codes[:, :VOICE_FRAMES]
     if voice.phonemes is None:
-        return Request(phonemes, voice.time_invariant, seed=seed, voice_codes=heard)
+        return Request(phonemes, voice.time_invariant, seed=seed, voice_codes=heard, live=live)
     if int(voice.phonemes[-1]) in text.boundary_ids and int(phonemes[0]) in text.boundary_ids:
         phonemes = phonemes[1:]  # words have one boundary between them, and the prompt ends with it
     known = torch.cat((voice.phonemes, phonemes))
-    return Request(known, voice.time_invariant, voice.codes, len(voice.phonemes), voice.durations, seed, heard)
+    return Request(known, voice.time_invariant, voice.codes, len(voice.phonemes), voice.durations, seed, heard, live)

@@ -114,7 +114,8 @@ class Task:
             if piece.needs_take and self._is_sayable(piece):
                 phonemes = self._phonemes(piece)
                 number = len(piece.takes)
-                request = make_request(phonemes, self.voice, self.bundle.text, self.seed, index, number)
+                text = self.bundle.text
+                request = make_request(phonemes, self.voice, text, self.seed, index, number, self.streams)
                 piece.takes.append(Take(request))
                 return piece.takes[-1]
         return None

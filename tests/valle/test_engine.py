@@ -152,6 +152,21 @@ def test_a_stream_goes_on_with_the_take_that_was_heard(plain: VoiceCloner, voice
     assert second_takes > 0
 
 
+def test_nothing_lasts_long_where_it_is_heard_at_once(cloner: VoiceCloner, voice: Voice) -> None:
+    sampling = Sampling(max_phone_frames=40, max_boundary_frames=40, live_phone_frames=3, live_boundary_frames=2)
+    longest = {}
+    for stream in (False, True):
+        engine = cloner.engine(sampling)
+        engine.submit("Good morning, all of you.", voice, takes=Takes(retries=0), stream=stream)
+        engine.step()
+        (row,) = engine.decoder.rows
+        while engine.busy:
+            engine.step()
+        assert row.said is not None and row.said.durations is not None
+        longest[stream] = int(row.said.durations.max())
+    assert longest[True] <= 3 < longest[False]
+
+
 def test_the_scorer_chooses_among_takes(cloner: VoiceCloner, voice: Voice) -> None:
     asked: list[list[torch.Tensor]] = []
 

@@ -46,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
+    import torch
     import uvicorn
 
     from valle.cloner import VoiceCloner
@@ -67,8 +68,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"note: whoever reaches {args.host} may use this server; --api-key-file changes that", file=sys.stderr)
     voices = VoiceStore(args.voices or _default_folder(), limits.voices)
     checker = build_checker() if args.check else None
+    # OpenMP gives every thread that computes a team of its own, and slows all down when teams outnumber the cores (to
+    # half the speed on two). Only the thread that speaks shall have one.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     cloner = VoiceCloner.from_pretrained(args.model, args.device)
-    service = Service.build(cloner, voices, limits, keys, args.watermark, checker)
+    service = Service.build(cloner, voices, limits, keys, args.watermark, checker, threads)
     app = create_app(service, [*LOCAL_HOSTS, args.host, *args.allow_host])
     config = listener(app, host=args.host, port=args.port, log_level="info", timeout_graceful_shutdown=_STOP_SECONDS)
     uvicorn.Server(config).run()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from valle.cloner import VoiceCloner
 from valle.engine import Engine
@@ -93,8 +94,8 @@ class Speaker:
     speaker.stop()
     """
 
-    def __init__(self, cloner: VoiceCloner, limits: Limits, metrics: Metrics) -> None:
-        self.cloner, self.limits, self.metrics = cloner, limits, metrics
+    def __init__(self, cloner: VoiceCloner, limits: Limits, metrics: Metrics, threads: int | None = None) -> None:
+        self.cloner, self.limits, self.metrics, self.threads = cloner, limits, metrics, threads
         self._thread = threading.Thread(target=self._run, name="speaker", daemon=True)
         self._changed = threading.Condition()
         self._waiting: deque[Utterance] = deque()
@@ -154,6 +155,8 @@ class Speaker:
             raise bad_request(str(error), "file", "invalid_audio") from error
 
     def _run(self) -> None:
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         while self._wait_for_work():
             try:
                 self._answer_calls()

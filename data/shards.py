@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -88,7 +88,8 @@ def write_shard(
         "dropped": json.dumps([asdict(d) for d in dropped], ensure_ascii=False),
     }
     with whole(path) as part:
-        save_file(tensors, part, metadata)
+        # Not save_file: it writes to a temporary file of its own, which a killed run would leave behind.
+        part.write_bytes(save(tensors, metadata))
     for left_by_a_killed_run in path.parent.glob(f".*.{path.name}"):
         left_by_a_killed_run.unlink(missing_ok=True)
 

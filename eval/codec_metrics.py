@@ -68,7 +68,7 @@ def mcd(reference: Tensor, degraded: Tensor, sample_rate: int) -> float:
 def visqol(reference: Tensor, degraded: Tensor, sample_rate: int) -> float:
     """ViSQOL v3, speech mode with the lattice mapper, 1 to 5 MOS-LQO (Chinen et al., 2020).
 
-    The mapper is a network. Below about 2 it can fall while the spectra get more alike; there look at `visqol_poly`, too.
+    The mapper is a network. Below about 2 it can fall while spectra get more alike; look at `visqol_poly` there, too.
     """
     return _visqol(reference, degraded, sample_rate, lattice=True)
 

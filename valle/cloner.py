@@ -110,8 +110,8 @@ class VoiceCloner:
     ) -> Iterator[SpeechChunk]:
         """`clone` in parts, as soon as they can be heard; the last one says how it went. Close it to stop early.
 
-        Says what one take of `clone` says with the same seed, unless a sound lasts longer than `Sampling.live_phone_frames`;
-        the audio may differ where a sentence is heard before it is complete.
+        Says what one take of `clone` says with the same seed, unless a sound lasts longer than a stream allows
+        (`Sampling.live_phone_frames`); the audio may differ where a sentence is heard before it is complete.
         """
         voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, language)
         engine = self.engine(sampling, STREAM_AHEAD)

@@ -38,6 +38,7 @@ def add_decoding_command(subparsers: Any) -> None:
     add("--checks", nargs="+", default=list(CHECKS), metavar="C", help=f"of {' '.join(CHECKS)} (default: all)")
     add("--model", metavar="M", help="model folder or Hub id (default: the embedded model)")
     add("--minutes", type=int, default=10, metavar="N", help="of the long text (default: 10)")
+    add("--voices", type=int, default=5, metavar="N", help="that say the long text (default: 5, all)")
     add("--sentences", type=int, default=100, metavar="N", help="said for seams and leaks (default: 100)")
     add("--requests", type=int, default=1000, metavar="N", help="of the check of memory (default: 1000)")
     add("--speaker-model", default="resemblyzer", metavar="S", help="resemblyzer (default) or wavlm")
@@ -56,14 +57,16 @@ def _run(args: argparse.Namespace) -> int:
 
     if unknown := [name for name in args.checks if name not in CHECKS]:
         raise UserError(f"--checks: unknown check '{unknown[0]}'; known: {', '.join(CHECKS)}")
-    if args.minutes < 2 or not 1 <= args.sentences <= 100 or args.requests < 1:
-        raise UserError("--minutes must be 2 or more, --sentences 1 to 100, --requests at least 1")
+    if args.minutes < 2 or not 1 <= args.sentences <= 100 or args.requests < 1 or not 1 <= args.voices <= 5:
+        raise UserError("--minutes must be 2 or more, --voices 1 to 5, --sentences 1 to 100, --requests at least 1")
     if args.out:
         check_folder(args.out)
     checks = _checks(args)
     cloner = VoiceCloner.from_pretrained(args.model, args.device)
     found = {name: checks[name](cloner) for name in CHECKS if name in args.checks}
-    config = {name: getattr(args, name) for name in ("model", "minutes", "sentences", "requests", "speaker_model")}
+    config = {
+        name: getattr(args, name) for name in ("model", "minutes", "voices", "sentences", "requests", "speaker_model")
+    }
     results = results_head("decoding", config, args.seed, args.sentences) | {
         "checks": {name: [finding.to_dict() for finding in findings] for name, findings in found.items()}
     }
@@ -90,7 +93,7 @@ def _checks(args: argparse.Namespace) -> dict[str, Callable[[VoiceCloner], Seque
 
     def long_text(cloner: VoiceCloner) -> Sequence[Finding]:
         assert speaker_model is not None
-        return check_long_text(cloner, speaker_model, prompts, sentences, args.minutes, args.seed)
+        return check_long_text(cloner, speaker_model, prompts[: args.voices], sentences, args.minutes, args.seed)
 
     return {
         "long": long_text,

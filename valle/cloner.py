@@ -24,7 +24,7 @@ from valle.voice import PromptSource, Voice, make_voice
 class VoiceCloner:
     """Speaks any text in the voice of a short recording.
 
-    precision: of the AR model's steps: fp32, bf16, int8, or auto (`valle.lm.precision`)
+    precision: of the AR model's steps: fp32, bf16, fp16, int8, or auto (`valle.lm.precision`)
     """
 
     def __init__(self, bundle: Bundle, precision: str = "auto") -> None:

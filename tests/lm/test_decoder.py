@@ -9,7 +9,7 @@ import torch
 
 from valle.lm import ARModel, Decoder, Generated, NARModel, Request, Sampling, complete, generate
 from valle.lm.faults import find_fault, longest_loop
-from valle.lm.precision import Int8Linear, for_steps
+from valle.lm.precision import Fp16Linear, Int8Linear, for_steps
 from valle.tokenizers.errors import UserError
 
 RANDOM = Sampling(temperature=1.5, top_p=0.95, max_frames=40, max_phone_frames=9, nar_temperature=1.0)
@@ -39,7 +39,11 @@ def requests(make_batch) -> list[Request]:
     return made
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+HAS_FBGEMM = "fbgemm" in torch.backends.quantized.supported_engines
+needs_fbgemm = pytest.mark.skipif(not HAS_FBGEMM, reason="torch has FBGEMM on x86 CPUs only")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("fp16", marks=needs_fbgemm), "int8"])
 def test_what_a_request_says_does_not_depend_on_who_comes_and_goes(model, requests, precision) -> None:
     stepper = for_steps(model, precision)
     alone = [generate(model, [request], RANDOM, stepper=stepper)[0] for request in requests]
@@ -105,6 +109,16 @@ def test_precisions_agree(model, requests) -> None:
     assert full == generate(model, requests[:1], greedy, stepper=for_steps(model, "bf16"))[0].codes[:4].tolist()
     with pytest.raises(UserError, match="unknown precision 'fp4'"):
         for_steps(model, "fp4")
+
+
+@needs_fbgemm
+def test_fp16_weights_lose_next_to_nothing(model, requests) -> None:
+    for bias in (False, True):
+        linear, x = torch.nn.Linear(64, 48, bias), torch.randn(3, 2, 64)
+        torch.testing.assert_close(Fp16Linear(linear)(x), linear(x), atol=1e-3, rtol=1e-3)
+    greedy = Sampling(greedy=True, max_frames=8)
+    fast = generate(model, requests[:1], greedy, stepper=for_steps(model, "fp16"))[0]
+    assert fast.codes.tolist() == generate(model, requests[:1], greedy)[0].codes.tolist()
 
 
 def test_completing_in_parts_keeps_what_is_known(make_config, requests) -> None:

@@ -17,7 +17,7 @@ from valle.bench.bandwidth import best_time, read_bandwidth, synchronize
 from valle.bench.memory import peak_bytes
 from valle.lm import ARModel, Decoder, LMConfig, Request, Sampling
 from valle.lm.cached import BLOCK
-from valle.lm.precision import Int8Linear, for_steps
+from valle.lm.precision import Fp16Linear, Int8Linear, for_steps
 
 TOKENS_PER_SECOND = 13
 """Phonemes and word boundaries of English speech."""
@@ -146,6 +146,8 @@ def step_bytes(stepper: ARModel, case: Case, frame_rate: float) -> int:
             if isinstance(part, (nn.Linear, nn.LayerNorm, Int8Linear)):
                 tensors = (*part.parameters(recurse=False), *part.buffers(recurse=False))
                 weights += sum(t.numel() * t.element_size() for t in tensors)
+            elif isinstance(part, Fp16Linear):
+                weights += part.weight_bytes
     config = stepper.config
     halfway = int((case.prompt_seconds + case.seconds / 2) * frame_rate) + _tokens(case) + config.n_time_invariant
     halfway = -(-halfway // BLOCK) * BLOCK

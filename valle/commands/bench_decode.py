@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SIZES = ("model", "paper")
 _EPILOG = """examples:
   valle bench decode --batches 1 4 16 --out bench
-  valle bench decode --sizes paper --precisions fp32 int8 --no-cache     # the paper's 12 x 1024, random weights"""
+  valle bench decode --sizes paper --precisions fp32 fp16 int8 --no-cache     # the paper's 12 x 1024, random weights"""
 
 
 def configure(kinds: Any) -> None:
@@ -41,7 +41,7 @@ def configure(kinds: Any) -> None:
         metavar="S",
         help="'model': its AR model; 'paper': 12 x 1024 (default: both)",
     )
-    add("--precisions", nargs="+", default=["fp32", "auto"], metavar="P", help="fp32, bf16, int8, auto")
+    add("--precisions", nargs="+", default=["fp32", "auto"], metavar="P", help="fp32, bf16, fp16, int8, auto")
     add("--batches", nargs="+", type=int, default=[1, 4, 16], metavar="N", help="texts at once (default: 1 4 16)")
     add("--prompt-seconds", nargs="+", type=float, default=[3.0], metavar="S", help="prompts (default: 3)")
     add("--seconds", type=float, default=10.0, metavar="S", help="speech for each text (default: 10)")

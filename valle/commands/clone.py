@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--best-by", choices=judges, default="own", metavar="BY", help="own (default); with valle[eval] cer, sim, both")
     add("--model", metavar="M", help="folder or Hugging Face Hub id (default: embedded)")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, mps (default: auto)")
-    add("--precision", default="auto", metavar="P", help="auto, fp32, bf16, int8 (default: auto)")
+    add("--precision", default="auto", metavar="P", help="auto, fp32, bf16, fp16, int8 (default: auto)")
     add("--plot", metavar="PNG", help="also draw the spectrograms of prompt and result")
     add("--json", action="store_true", help="print results as JSON, one on a line")
 

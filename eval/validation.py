@@ -27,6 +27,7 @@ from valle.eval.similarity import build_speaker_model, embed_all, likeness
 from valle.eval.text import normalise_for_scoring
 from valle.lm import ARModel
 from valle.lm.transformer import Attention, rotate
+from valle.pieces import Takes
 from valle.plot import plot_pair
 from valle.speech import Speech
 from valle.tokenizers.audio import load_audio
@@ -100,7 +101,7 @@ class Listen(L.Callback):
         for number, prompt in enumerate(self.prompts):
             voice = cloner.make_voice(prompt)
             for index, text in enumerate(self.texts):
-                speech = cloner.clone(text, voice, seed=index)
+                speech = cloner.clone(text, voice, seed=index, takes=Takes())
                 name = f"{number + 1}-{index + 1}"
                 speech.save(folder / f"{name}.wav")
                 plot_pair(folder / f"{name}.png", voice.prompt.wav, speech.wav, speech.sample_rate, text)

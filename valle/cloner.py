@@ -15,7 +15,7 @@ from valle.engine import ROWS, STREAM_AHEAD, Engine
 from valle.hub import find_model
 from valle.lm import Sampling
 from valle.lm.precision import for_steps
-from valle.pieces import Takes, cut_text
+from valle.pieces import BEST_OF, Takes, cut_text
 from valle.prompt import load_prompt
 from valle.speech import Speech, SpeechChunk
 from valle.voice import PromptSource, Voice, make_voice
@@ -69,11 +69,12 @@ class VoiceCloner:
 
         sampling: default: what suits the model (`cloner.bundle.sampling`)
         progress: called now and then with the share of the text that is done, 0 to 1
-        takes:    how many times each sentence is spoken, and which take is kept
+        takes:    how many times each sentence is spoken, and which take is kept; default: four times, and the one
+                  in which the model itself hears text and voice best; `Takes()` is the first that is not faulty
         Raises `UserError` for a text or a recording that cannot be used.
         """
         voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, language)
-        takes = takes or Takes()
+        takes = takes or Takes(BEST_OF)
         # No more rows than there are sentences: a row of a large model takes many megabytes.
         engine = self.engine(sampling, min(ROWS, len(cut_text(text, takes.n_best)) * takes.n_best))
         task = engine.submit(text, voice, seed, language, takes)
@@ -112,6 +113,8 @@ class VoiceCloner:
 
         Says what one take of `clone` says with the same seed, unless a sound lasts longer than a stream allows
         (`Sampling.live_phone_frames`); the audio may differ where a sentence is heard before it is complete.
+
+        takes: default: one; with more, nothing is heard before all takes of the first sentence are there
         """
         voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, language)
         engine = self.engine(sampling, STREAM_AHEAD)

@@ -27,7 +27,7 @@ VOICE_FRAMES = 250
 """Of the recording at most so many are given to a flow, as in its training."""
 
 BEST_OF = 4
-"""Takes among which `valle clone` keeps the best, where nobody waits for the first sound."""
+"""Takes among which the best is kept, where nobody waits for the first sound."""
 
 Scorer = Callable[[str, Voice, Sequence[Tensor], int], Sequence[float]]
 """`scorer(text, voice, wavs, sample_rate)` gives one number for each of `wavs` [S]; the highest is the best take."""

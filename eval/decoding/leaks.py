@@ -24,6 +24,7 @@ from valle.eval.stats import estimate
 from valle.eval.text import normalise_for_scoring
 from valle.eval.trials import Trial
 from valle.eval.word_times import WordTimer
+from valle.pieces import Takes
 from valle.tokenizers.audio import load_audio, resample
 
 TAIL = 5
@@ -85,7 +86,7 @@ def check_leaks(
     put: list[Edges | None] = []
     prompts = {trial.prompt_id: trial.prompt_text or "" for trial in trials}
     for number, trial in enumerate(trials):
-        said = cloner.clone(trial.text, trial.prompt.path, trial.prompt_text, seed=seed + number)
+        said = cloner.clone(trial.text, trial.prompt.path, trial.prompt_text, seed=seed + number, takes=Takes())
         wav = torch.from_numpy(resample(said.wav.numpy(), said.sample_rate, SAMPLE_RATE))
         own.append(judge(wav, trial.text, prompts[trial.prompt_id]))
         for other, text in prompts.items():

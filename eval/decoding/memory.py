@@ -12,6 +12,7 @@ from valle.bench.memory import resident_bytes
 from valle.cloner import VoiceCloner
 from valle.eval.decoding.findings import Finding
 from valle.eval.trials import Trial
+from valle.pieces import Takes
 
 GROWTH_MB = 16
 """So much more memory may be in use after all requests than after the first tenth of them."""
@@ -44,7 +45,7 @@ def live_tensors() -> int:
 
 def _ask(cloner: VoiceCloner, trial: Trial, number: int, seed: int) -> None:
     if number % 3 == 0:
-        cloner.clone(trial.text, trial.prompt.path, seed=seed + number)
+        cloner.clone(trial.text, trial.prompt.path, seed=seed + number, takes=Takes())
         return
     for _ in cloner.stream(trial.text, trial.prompt.path, seed=seed + number):
         if number % 3 == 1:

@@ -34,7 +34,7 @@ def plain(make_bundle: Make) -> VoiceCloner:
 
 def test_tasks_do_not_disturb_each_other(cloner: VoiceCloner, voice: Voice) -> None:
     texts = [TEXT, "Yes.", "No, not today. Never.", "Perhaps."]
-    alone = [cloner.clone(text, voice, seed=i) for i, text in enumerate(texts)]
+    alone = [cloner.clone(text, voice, seed=i, takes=Takes()) for i, text in enumerate(texts)]
     engine = cloner.engine(rows=3)
     tasks = [engine.submit(texts[0], voice, seed=0)]
     for i in (1, 2, 3):
@@ -60,7 +60,7 @@ def test_a_cancelled_task_gives_its_rows_back(cloner: VoiceCloner, voice: Voice)
     while engine.busy:
         engine.step()
     assert not long.done
-    assert torch.equal(short.speech().wav, cloner.clone("Yes.", voice).wav)
+    assert torch.equal(short.speech().wav, cloner.clone("Yes.", voice, takes=Takes()).wav)
     assert engine.decoder.free == 2
 
 
@@ -73,7 +73,7 @@ def test_a_stream_says_what_a_clone_says(make_bundle: Make, recordings: Path, al
     text = "Good morning, all of you who have come such a long way. How are you?"
     # Longer than one chunk and its look-ahead, or there is nothing to stream.
     sampling = Sampling(max_phone_frames=9, max_boundary_frames=9, min_frames_per_token=3.0, max_frames_per_token=6.0)
-    whole = cloner.clone(text, voice, sampling=sampling)
+    whole = cloner.clone(text, voice, sampling=sampling, takes=Takes())
     chunks = list(cloner.stream(text, voice, sampling=sampling))
     wav = torch.cat([chunk.wav for chunk in chunks])
     assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
@@ -206,7 +206,7 @@ def test_jobs_are_what_they_are_alone(cloner: VoiceCloner, recordings: Path) -> 
         if job.id in results:
             speech = results[job.id]
             assert not isinstance(speech, UserError)
-            assert torch.equal(speech.wav, cloner.clone(job.text, job.prompt, seed=4).wav)
+            assert torch.equal(speech.wav, cloner.clone(job.text, job.prompt, seed=4, takes=Takes()).wav)
 
 
 def test_requests_leave_nothing_behind(cloner: VoiceCloner, voice: Voice) -> None:

@@ -190,12 +190,12 @@ def _decode(
 ) -> tuple[list[Tensor | None], float]:
     """Each utterance [S] with the time-invariant codes of its donor (None without a donor); seconds per second."""
     device = _device(codec)
-    codec.decode(replace(codes[0], codes=codes[0].codes[:, :n_q]).to(device))
+    codec.decode(codes[0].first(n_q).to(device))
     decoded: list[Tensor | None] = [None] * len(codes)
     samples, started = 0, time.perf_counter()
     for i, (own, donor) in enumerate(zip(codes, donors, strict=True)):
         if donor is not None:
-            parts = SpeechCodes(own.codes[:, :n_q], own.lengths, codes[donor].time_invariant)
+            parts = replace(own.first(n_q), time_invariant=codes[donor].time_invariant)
             wav = codec.decode(parts.to(device))[0, 0, : originals[i].shape[0]].cpu()
             decoded[i] = wav
             samples += wav.shape[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -96,7 +95,7 @@ class VoiceCloner:
         wav = load_prompt(prompt, codec.spec.sample_rate).wav
         codes = codec.encode(wav[None, None].to(self.device))
         spoken = codec.spec.n_q if self.bundle.nar else 1
-        decoded = codec.decode(replace(codes, codes=codes.codes[:, :spoken]))
+        decoded = codec.decode(codes.first(spoken))
         return decoded[0, 0, : wav.shape[0]].cpu(), codec.spec.sample_rate
 
     def stream(

@@ -80,6 +80,10 @@ class SpeechCodes:
         ti = None if self.time_invariant is None else self.time_invariant[index : index + 1]
         return SpeechCodes(self.codes[index : index + 1, :, :length], self.lengths[index : index + 1], ti)
 
+    def first(self, n_q: int) -> SpeechCodes:
+        """What the first `n_q` quantizers say, in the same voice."""
+        return SpeechCodes(self.codes[:, :n_q], self.lengths, self.time_invariant)
+
     def to(self, device: torch.device | str) -> SpeechCodes:
         ti = None if self.time_invariant is None else self.time_invariant.to(device)
         return SpeechCodes(self.codes.to(device), self.lengths.to(device), ti)

@@ -8,7 +8,6 @@ about their usual level, by the factor that they were found to be too even by. S
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +63,7 @@ def calibrate(codec: AutoencoderCodec, wavs: Sequence[Tensor]) -> list[float]:
         codes = codec.encode(wav[None, None])
         spreads[0] += contrast.sizes(wav).std(0).mean()
         for n_q in range(1, len(contrast.factor) + 1):
-            size = contrast.sizes(codec.decode(replace(codes, codes=codes.codes[:, :n_q]))[0, 0])
+            size = contrast.sizes(codec.decode(codes.first(n_q))[0, 0])
             contrast.level[n_q - 1] += size.mean(0) / len(wavs)
             spreads[n_q] += size.std(0).mean()
     contrast.factor.copy_(spreads[0] / spreads[1:])

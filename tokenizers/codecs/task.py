@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from valle.tokenizers.bad_steps import BadSteps
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, CodecOutput
-from valle.tokenizers.codecs.base import SpeechCodes
 from valle.tokenizers.codecs.discriminators import Discriminators
 from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.codecs.losses import (
@@ -254,7 +253,7 @@ class CodecTask(LightningModule):
         training = self.codec.training
         self.codec.eval()  # codebooks and BatchNorm must not learn from it
         said, voice = self.codec.encode(wav[who]), self.codec.encode(voices[who])
-        converted = self.codec.decode(SpeechCodes(said.codes[:, :1], said.lengths, voice.time_invariant))
+        converted = self.codec.decode(replace(said.first(1), time_invariant=voice.time_invariant))
         self.codec.train(training)
         out = wav.clone()
         out[who] = converted[..., : wav.shape[-1]].to(wav.dtype)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
-from valle.tokenizers.codecs.base import SpeechCodes
 from valle.tokenizers.codecs.losses import MultiMelLoss
 
 
@@ -23,7 +24,7 @@ def held_out_scores(codec: AutoencoderCodec, mel: MultiMelLoss, wav: Tensor, len
     whole = wav[..., : int(lengths.max())]
 
     def distance(n_q: int, time_invariant: Tensor | None) -> Tensor:
-        decoded = codec.decode(SpeechCodes(codes.codes[:, :n_q], codes.lengths, time_invariant))
+        decoded = codec.decode(replace(codes.first(n_q), time_invariant=time_invariant))
         size = min(decoded.shape[-1], whole.shape[-1])
         return mel(decoded[..., :size], whole[..., :size])
 

@@ -9,7 +9,7 @@ from valle.outputs import AUDIO_SUFFIXES, check_writable
 from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
-    from valle.tokenizers.codecs.base import SpeechCodes
+    pass
 
 _EPILOG = """examples:
   valle codec reconstruct in.wav out.wav --n-q 2
@@ -75,12 +75,12 @@ def run(args: argparse.Namespace) -> int:
                 raise UserError(f"{args.source} was made by another codec than that of {folder}; name its --model")
         else:
             wav = load_audio(args.source, codec.spec.sample_rate)
-            codes = _first(codec.encode(wav[None, None].to(device)), n_q)
+            codes = codec.encode(wav[None, None].to(device)).first(n_q)
             stored = CodeFile(codec.spec, codec_hash, codes, wav.shape[0])
         if args.verb == "encode":
             stored.save(args.target)
         else:
-            decoded = codec.decode(_first(stored.codes, n_q).to(device))
+            decoded = codec.decode(stored.codes.first(n_q).to(device))
             save_audio(args.target, decoded[0, 0, : stored.samples], codec.spec.sample_rate)
     seconds = stored.samples / codec.spec.sample_rate
     print(f"{args.target}: {seconds:.1f} s, {min(n_q, stored.codes.codes.shape[1])} quantizers")
@@ -113,9 +113,3 @@ def _calibrate(args: argparse.Namespace) -> int:
     listed = ", ".join(f"{factor:.3f}" for factor in factors)
     print(f"{args.target}: spread by {listed} with 1 to {codec.spec.n_q} quantizers")
     return 0
-
-
-def _first(codes: SpeechCodes, n_q: int) -> SpeechCodes:
-    from valle.tokenizers.codecs.base import SpeechCodes
-
-    return SpeechCodes(codes.codes[:, :n_q], codes.lengths, codes.time_invariant)

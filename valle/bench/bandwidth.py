@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 
 import torch
 
-MIN_SECONDS = 0.2
+MIN_SECONDS = 0.5
 CUDA_BYTES = 2**30
 """At least, so that launching a kernel and waiting for it hardly count."""
 
@@ -15,30 +16,28 @@ CUDA_BYTES = 2**30
 def read_bandwidth(size: int, device: torch.device) -> float:
     """Bytes per second when `size` bytes are read over and over (from a cache, if they fit into one).
 
-    The best of two ways of reading: the sum of a vector, and the product of a matrix and a vector.
+    The better of two ways of reading, in its median, as steps are given in theirs: the sum of a vector, and the product
+    of a matrix and a vector.
     """
     if device.type == "cuda":
         size = max(size, CUDA_BYTES)
     rows = max(1, size // (4 * 1024))
     matrix, vector = torch.ones(rows, 1024, device=device), torch.ones(1024, device=device)
-    fastest = min(best_time(lambda: matrix.sum(), device), best_time(lambda: matrix.mv(vector), device))
-    return matrix.numel() * 4 / fastest
+    ways = (lambda: matrix.sum(), lambda: matrix.mv(vector))
+    return matrix.numel() * 4 / min(statistics.median(timings(work, device, MIN_SECONDS)) for work in ways)
 
 
-def best_time(work: Callable[[], object], device: torch.device, min_seconds: float = MIN_SECONDS) -> float:
-    """Seconds that `work` takes at best, of as many runs as fit into `min_seconds` (at least 3, the first not counted).
-
-    The best and not the mean: other processes can only make it slower.
-    """
-    times: list[float] = []
+def timings(work: Callable[[], object], device: torch.device, min_seconds: float = 0.0) -> list[float]:
+    """Seconds of each run of `work`: as many as fit into `min_seconds`, at least 3, after one that is not counted."""
+    taken: list[float] = []
     began = time.perf_counter()
-    while len(times) < 4 or time.perf_counter() - began < min_seconds:
+    while len(taken) < 4 or time.perf_counter() - began < min_seconds:
         synchronize(device)
         start = time.perf_counter()
         work()
         synchronize(device)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+        taken.append(time.perf_counter() - start)
+    return taken[1:]
 
 
 def synchronize(device: torch.device) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from valle.bench.bandwidth import best_time, read_bandwidth, synchronize
+from valle.bench.bandwidth import read_bandwidth, synchronize, timings
 from valle.bench.memory import peak_bytes
 from valle.lm import ARModel, Decoder, LMConfig, Request, Sampling
 from valle.lm.cached import BLOCK
@@ -67,7 +67,7 @@ class Decoding:
     bandwidth_gb_s: float
     """Of reading as many bytes; on CUDA at least 1 GiB."""
     share_of_limit: float
-    """Time that reading takes over the time of a step, in its median."""
+    """Time that reading takes over the time of a step, both in their medians."""
     peak_memory_mb: float
     """On a GPU of this case; on a CPU the process's until now."""
     no_cache_seconds: float | None = None
@@ -196,14 +196,14 @@ def _without_cache(model: ARModel, request: Request, frames: int) -> float:
     lengths = torch.tensor([phonemes.shape[1]], device=device)
     voice = None if request.time_invariant is None else request.time_invariant[None].to(device)
     ends = [request.prompt_frames + round(i * frames / (NO_CACHE_LENGTHS - 1)) for i in range(NO_CACHE_LENGTHS)]
-    times = []
+    passes = []
     for end in ends:
         codes = torch.zeros(1, end, dtype=torch.long, device=device)
         durations = torch.zeros_like(phonemes)
         durations[:, 0] = end
         steps = model.steps(lengths, codes, torch.tensor([end], device=device), durations)
-        times.append(best_time(partial(model, phonemes, lengths, steps, voice), device, min_seconds=0.0))
-    return float(torch.trapezoid(torch.tensor(times), torch.tensor(ends, dtype=torch.float32)))
+        passes.append(min(timings(partial(model, phonemes, lengths, steps, voice), device)))
+    return float(torch.trapezoid(torch.tensor(passes), torch.tensor(ends, dtype=torch.float32)))
 
 
 def _peak_memory(device: torch.device) -> float:

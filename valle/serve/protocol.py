@@ -22,7 +22,7 @@ class FrameType(IntEnum):
     """What a frame is; those of the client come first."""
 
     START = 0x01
-    """JSON: voice, and what else `POST /v1/audio/speech` takes (language, seed, speed, gain_db)."""
+    """JSON: voice, and what else `POST /v1/audio/speech` takes (language, seed, speed, gain_db, best_of)."""
     TEXT = 0x02
     """UTF-8; a sentence is spoken as soon as it is complete."""
     END = 0x03

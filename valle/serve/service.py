@@ -57,7 +57,7 @@ class Service:
         uploads = UploadDecoder(cloner.sample_rate, limits)
         return cls(cloner, voices, speaker, uploads, metrics, limits, keys, watermark_key, checker)
 
-    def wish(self, text: str, voice: str, language: str, seed: int, stream: bool) -> Wish:
+    def wish(self, text: str, voice: str, language: str, seed: int, stream: bool, best_of: int) -> Wish:
         """A wish that can be granted. Raises `ApiError`."""
         if len(text) > self.limits.text_characters:
             raise bad_request(
@@ -65,7 +65,7 @@ class Service:
                 "input",
                 "text_too_long",
             )
-        return Wish(text, self.voices.get(voice), language, seed, stream)
+        return Wish(text, self.voices.get(voice), language, seed, stream, best_of)
 
     async def finished(
         self, chunks: AsyncGenerator[np.ndarray], speed: float, gain_db: float

@@ -20,6 +20,7 @@ import torch
 
 from valle.cloner import VoiceCloner
 from valle.engine import Engine
+from valle.pieces import Takes
 from valle.serve.errors import ApiError, bad_request, busy
 from valle.serve.limits import Limits
 from valle.serve.metrics import Metrics
@@ -45,6 +46,8 @@ class Wish:
     seed: int = 0
     stream: bool = True
     """Give audio while a sentence is being spoken."""
+    best_of: int = 1
+    """Takes of each sentence, the best of which is kept."""
 
 
 @dataclass(eq=False)
@@ -205,7 +208,8 @@ class Speaker:
             try:
                 stored = wish.voice
                 voice = self._voice(stored.id, stored.recording, stored.transcript, stored.language)
-                utterance.task = self._engine.submit(wish.text, voice, wish.seed, wish.language, stream=wish.stream)
+                takes = Takes(wish.best_of)
+                utterance.task = self._engine.submit(wish.text, voice, wish.seed, wish.language, takes, wish.stream)
             except UserError as error:
                 self._end(utterance, "invalid", bad_request(str(error), "input"))
         self.metrics.waiting.set(len(self._waiting))

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
+from valle.pieces import BEST_OF
 from valle.serve.encoding import CONTENT_TYPES, NEEDS_LENGTH, WIRE_RATE, audio_encoder, encode_whole
 from valle.serve.finish import MAX_GAIN_DB, MAX_SPEED, MIN_SPEED
 from valle.serve.openapi import ERROR_RESPONSES
@@ -42,10 +43,21 @@ class SpeechOptions(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31, description="another seed, another reading")
     speed: float = Field(1.0, ge=MIN_SPEED, le=MAX_SPEED, description="tempo; the pitch stays")
     gain_db: float = Field(0.0, ge=-MAX_GAIN_DB, le=MAX_GAIN_DB, description="louder or softer, in dB")
+    best_of: int | None = Field(
+        None,
+        ge=1,
+        le=BEST_OF,
+        description="takes of each sentence, the best of which is kept; with more than one, audio comes sentence by "
+        f"sentence. By default {BEST_OF} where the answer comes as a whole, and 1 where it is streamed",
+    )
 
     @property
     def voice_id(self) -> str:
         return self.voice if isinstance(self.voice, str) else self.voice.id
+
+    def takes(self, streams: bool) -> int:
+        """Of each sentence."""
+        return self.best_of or (1 if streams else BEST_OF)
 
 
 class SpeechRequest(SpeechOptions):
@@ -85,7 +97,8 @@ def speech_router(service: Service) -> APIRouter:
         },
     )
     async def create_speech(body: SpeechRequest, request: Request) -> Response:
-        wish = service.wish(body.input, body.voice_id, body.language, body.seed, body.streams)
+        streams, takes = body.streams, body.takes(body.streams)
+        wish = service.wish(body.input, body.voice_id, body.language, body.seed, streams, takes)
         utterance = service.speaker.submit(wish)
         pieces = service.finished(utterance.chunks(), body.speed, body.gain_db)
         kind, headers = CONTENT_TYPES[body.response_format], {"X-Sample-Rate": str(WIRE_RATE)}

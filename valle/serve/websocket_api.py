@@ -166,7 +166,8 @@ class _Speech:
             async for text in sentences:
                 if pause:
                     yield np.zeros(round(pause * rate), np.float32)
-                wish = self.service.wish(text, options.voice_id, options.language, options.seed, stream=True)
+                of_options = options.voice_id, options.language, options.seed
+                wish = self.service.wish(text, *of_options, stream=True, best_of=options.takes(streams=True))
                 async with aclosing(self.service.speaker.submit(wish, goes_on=bool(pause)).chunks()) as chunks:
                     async for samples in chunks:
                         yield samples

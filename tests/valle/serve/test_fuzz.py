@@ -88,6 +88,7 @@ fields = (
     "stream_format",
     "language",
     "seed",
+    "best_of",
     "gain_db",
     "model",
 )

@@ -59,6 +59,18 @@ def test_same_seed_same_speech(client: TestClient) -> None:
     assert answers[0] == answers[1] != answers[2]
 
 
+def test_the_best_of_several_takes(client: TestClient) -> None:
+    def samples(seed: int, **options: Any) -> bytes:
+        return ask(client, response_format="pcm", seed=seed, **options).content
+
+    best = [samples(seed, best_of=4) for seed in range(4)]
+    assert best == [samples(seed, stream=False) for seed in range(4)]
+    # A stream has one take, which is not the best one every time.
+    assert [samples(seed) for seed in range(4)] == [samples(seed, best_of=1) for seed in range(4)] != best
+    refused = ask(client, best_of=5)
+    assert refused.status_code == 400 and "best_of" in refused.text
+
+
 def test_speed_and_gain(client: TestClient) -> None:
     plain, slow, soft = (
         seconds_and_level(ask(client, response_format="wav", **change).content)

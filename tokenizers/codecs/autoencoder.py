@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from valle.tokenizers.codecs.base import SpeechCodec, SpeechCodes, frame_mask
+from valle.tokenizers.codecs.base import BLOCK, SpeechCodec, SpeechCodes, frame_mask
 from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.codecs.quantizers import GroupedResidualQuantizer, ResidualQuantizer
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
@@ -121,7 +122,12 @@ class AutoencoderCodec(SpeechCodec):
         """TIRE of `wav` [B, 1, S], before quantization: [B, D]. Raises `UserError` for a codec without it."""
         if self.time_invariant is None:
             raise UserError(f"this codec ('{self.spec.name}') has no time-invariant part")
-        return self.time_invariant.encoder(self.encoder.early_features(wav[:, 0]).transpose(1, 2))
+        mask = None
+        if not self.training and (more := -wav.shape[-1] % (BLOCK * self.spec.hop_length)):
+            frames, wav = self.spec.frames(wav.shape[-1]), F.pad(wav, (0, more))
+            mask = frame_mask(torch.full(wav.shape[:1], frames, device=wav.device), self.spec.frames(wav.shape[-1]))
+        early = self.encoder.early_features(wav[:, 0], mask)
+        return self.time_invariant.encoder(early.transpose(1, 2), _of_steps(mask, early))
 
     def _speak(self, vectors: Tensor, time_invariant: Tensor | None, mask: Tensor | None, n_q: int) -> Tensor:
         """What the decoder makes of frames that `n_q` quantizers gave."""
@@ -154,8 +160,7 @@ class AutoencoderCodec(SpeechCodec):
             codes = codes.masked_fill(~mask[..., None], 0)
         ti = None
         if self.time_invariant is not None:
-            steps = None if mask is None else mask.repeat_interleave(early.shape[1] // mask.shape[1], 1)
-            ti = self.time_invariant(early.transpose(1, 2), steps)[1].codes
+            ti = self.time_invariant(early.transpose(1, 2), _of_steps(mask, early))[1].codes
         return SpeechCodes(codes.transpose(1, 2), frames, ti)
 
     @torch.no_grad()
@@ -168,3 +173,8 @@ class AutoencoderCodec(SpeechCodec):
         vectors = self.quantizer.decode(codes.codes.transpose(1, 2))
         wav = self._speak(vectors, ti, None if mask.all() else mask, codes.codes.shape[1])
         return (wav * frame_mask(codes.lengths * self.spec.hop_length, wav.shape[-1]))[:, None]
+
+
+def _of_steps(mask: Tensor | None, early: Tensor) -> Tensor | None:
+    """The mask [B, T] of frames as that of the early features [B, n * T, C]."""
+    return None if mask is None else mask.repeat_interleave(early.shape[1] // mask.shape[1], 1)

@@ -89,6 +89,10 @@ class SpeechCodes:
         return SpeechCodes(self.codes.to(device), self.lengths.to(device), ti)
 
 
+BLOCK = 32
+"""Where lengths are many, frames are filled up to whole blocks: of each length oneDNN keeps .1 MB per convolution."""
+
+
 @dataclass(frozen=True)
 class Reach:
     """How many frames before and after its own decide on what a frame sounds like."""

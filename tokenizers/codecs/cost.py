@@ -21,14 +21,15 @@ class Cost:
     decode_macs: float
 
 
-def measure_cost(codec: SpeechCodec, seconds: float = 0.5) -> Cost:
-    """Count what encoding and decoding `seconds` of noise takes.
+def measure_cost(codec: SpeechCodec, frames: int = 32) -> Cost:
+    """Count what encoding and decoding `frames` of noise takes; whole blocks, which some decoders fill up.
 
     Counted are convolutions, matrix products, attention, LSTMs and the search of codebooks; not Fourier transforms,
     normalisations and activations, which published figures leave out as well.
     """
     device = next(codec.parameters()).device
-    wav = torch.randn(1, 1, round(seconds * codec.spec.sample_rate), device=device)
+    wav = torch.randn(1, 1, frames * codec.spec.hop_length, device=device)
+    seconds = frames / codec.spec.frame_rate
     if not any(isinstance(module, nn.LSTM) for module in codec.modules()):
         return _count(codec, wav, seconds)
     with warnings.catch_warnings():

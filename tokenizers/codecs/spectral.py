@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from valle.tokenizers.codecs.attention import LocalAttention
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, FrameEncoder
-from valle.tokenizers.codecs.base import CodecSpec, Reach
+from valle.tokenizers.codecs.base import BLOCK, CodecSpec, Reach
 from valle.tokenizers.codecs.contrast import Contrast
 from valle.tokenizers.codecs.convnext import ConvNeXtBlock, FrameConv
 from valle.tokenizers.codecs.disguise import Disguise
@@ -121,6 +122,10 @@ class SpectralDecoder(nn.Module):
 
         n_q: how many quantizers `x` was made of, for the contrast; training goes without
         """
+        frames = x.shape[1]
+        if not self.training and (more := -frames % BLOCK):
+            exist = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
+            x, mask = F.pad(x, (0, 0, 0, more)), F.pad(exist, (0, more))
         if mask is not None:
             x = x * mask[..., None]
         x = self.norm(self.embed(x))
@@ -139,7 +144,7 @@ class SpectralDecoder(nn.Module):
         spectrum = torch.polar(log_size.exp().clamp(max=1e2), phase)
         if mask is not None:
             spectrum = spectrum * mask[..., None]
-        return overlap_add(spectrum, self.hop_length)
+        return overlap_add(spectrum[:, : frames * self.upsample], self.hop_length)
 
     def _voiced(self, x: Tensor, block: int, time_invariant: Tensor | None) -> Tensor:
         if time_invariant is None:

@@ -85,6 +85,16 @@ def test_padding_changes_nothing(model, make_batch):
         torch.testing.assert_close(alone[0], together[row, :frames], atol=1e-5, rtol=1e-5)
 
 
+def test_few_lengths_are_multiplied(model, make_batch):
+    met = set()
+    model.transformer.register_forward_pre_hook(lambda _, inputs: met.add(inputs[0].shape[1]))
+    for frames in range(10, 80, 7):
+        codes = torch.zeros(model.config.n_q, frames, dtype=torch.long)
+        noise = torch.randn(frames - 5, model.noisy.in_features)
+        flow_codes(model, codes, 5, None, noise, 1, 2.0)
+    assert met == {64, 128}
+
+
 def test_guidance_leads_away_from_nobodys_voice(model, make_batch):
     """At 0 it is the model without voice and known frames, at 1 the model as it is."""
     batch = make_batch((8,))

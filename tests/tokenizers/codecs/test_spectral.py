@@ -56,6 +56,18 @@ def test_a_padded_batch_equals_one_by_one(codec: SpectralCodec) -> None:
         assert not decoded[i, :, expected.shape[-1] :].any()
 
 
+def test_few_lengths_reach_the_convolutions(codec: SpectralCodec) -> None:
+    """Of each length that they meet something is kept: a process that speaks for hours must not meet all of them."""
+    met = set()
+    for block in (codec.decoder.coarse[0], codec.encoder.blocks[0]):
+        block.register_forward_pre_hook(lambda _, inputs: met.add(inputs[0].shape[1]))
+    for frames in range(1, 70, 3):
+        codec.representation(torch.randn(1, 1, 320 * frames + 7))
+        codes, voice = torch.zeros(1, 4, frames, dtype=torch.long), torch.zeros(1, 8, dtype=torch.long)
+        codec.decode(SpeechCodes(codes, torch.tensor([frames]), voice))
+    assert met == {32, 64, 96}
+
+
 def test_fewer_quantizers_decode_to_something_else(codec: SpectralCodec) -> None:
     codes = codec.encode(torch.randn(1, 1, 6400))
     one = codec.decode(SpeechCodes(codes.codes[:, :1], codes.lengths, codes.time_invariant))

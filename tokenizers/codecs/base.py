@@ -217,6 +217,12 @@ class SpeechCodec(nn.Module, ABC):
             )
 
 
+def arguments(names: dict[str, Any]) -> dict[str, Any]:
+    """A codec's `config`, from the `locals()` of its constructor before any other name is set; ready for JSON."""
+    kept = {name: value for name, value in names.items() if name not in ("self", "__class__")}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+
+
 def frame_mask(lengths: Tensor, size: int) -> Tensor:
     """Mask [B, size], True where the position lies within its utterance's length."""
     return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
-from valle.tokenizers.codecs.base import CodecSpec, Reach
+from valle.tokenizers.codecs.base import CodecSpec, Reach, arguments
 from valle.tokenizers.codecs.conv_layers import NORM_GROUP, ConvDecoder, ConvEncoder
 from valle.tokenizers.codecs.quantizers import GroupedResidualQuantizer
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
@@ -56,7 +56,7 @@ class ConvCodec(AutoencoderCodec):
             time_invariant_size: codes in each of their codebooks.
         """
         super().__init__()
-        self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.config = arguments(locals())
         if len(upsample_rates) != len(upsample_kernels) or len(residual_kernels) != len(residual_dilations):
             raise UserError("there must be as many upsample_kernels as _rates, and residual_dilations as _kernels")
         if any(kernel % 2 == 0 for kernel in residual_kernels):

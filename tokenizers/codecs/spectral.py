@@ -8,7 +8,6 @@ Vocos (arXiv 2306.00814), the factorised codebooks those of DAC (2306.06546), th
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from valle.tokenizers.codecs.attention import LocalAttention
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, FrameEncoder
-from valle.tokenizers.codecs.base import BLOCK, CodecSpec, Reach
+from valle.tokenizers.codecs.base import BLOCK, CodecSpec, Reach, arguments
 from valle.tokenizers.codecs.contrast import Contrast
 from valle.tokenizers.codecs.convnext import ConvNeXtBlock, FrameConv
 from valle.tokenizers.codecs.disguise import Disguise
@@ -182,9 +181,7 @@ class SpectralCodec(SpectrallyDecoded):
         early_layers: int = 2,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            k: list(v) if isinstance(v, tuple) else v for k, v in locals().items() if k not in ("self", "__class__")
-        }
+        self.config = arguments(locals())
         self.spec = CodecSpec(
             name="spectral",
             sample_rate=sample_rate,

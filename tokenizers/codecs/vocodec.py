@@ -7,12 +7,10 @@ Shapes: B utterances, S samples, T frames, C channels.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from valle.tokenizers.codecs.attention import LocalAttention
-from valle.tokenizers.codecs.base import CodecSpec
+from valle.tokenizers.codecs.base import CodecSpec, arguments
 from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.codecs.quantizers import ResidualQuantizer
 from valle.tokenizers.codecs.spectral import SpectralDecoder, SpectralEncoder, SpectrallyDecoded
@@ -76,7 +74,7 @@ class VoCodec(SpectrallyDecoded):
             early_layers: blocks of the encoder before the time-invariant part reads it.
         """
         super().__init__()
-        self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.config = arguments(locals())
         if n_fft % hop_length or n_fft < 2 * hop_length or n_fft % 2 or (n_fft - hop_length) % 2:
             raise UserError(f"n_fft must be even and 2, 3, … times an even hop_length: not {n_fft} for {hop_length}")
         if dim % heads:

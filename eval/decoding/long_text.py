@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from valle.bench.memory import resident_bytes
+from valle.bench.memory import kept_bytes
 from valle.cloner import VoiceCloner
 from valle.eval.decoding.findings import Finding
 from valle.eval.lists import Recording
@@ -43,10 +43,10 @@ def check_long_text(
         voice = cloner.make_voice(prompt.path)
         (own,) = embed_all(speaker_model, [voice.prompt.wav], voice.prompt.sample_rate)
         heard: list[Voice] = []
-        memory = [resident_bytes()]
+        memory = [kept_bytes()]
         for wav in whole_minutes(cloner.stream(text, voice, seed=seed), cloner.sample_rate, minutes):
             heard += embed_all(speaker_model, [wav], cloner.sample_rate)
-            memory.append(resident_bytes())
+            memory.append(kept_bytes())
         growths.append((memory[-1] - memory[minutes // 2]) / 1e6)
         changes.append(voice_change(own, heard))
         ends.append(likeness(heard[0], heard[-1]).value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -20,3 +21,11 @@ def resident_bytes() -> int:
     if not _PAGES.exists():
         return peak_bytes()
     return int(_PAGES.read_text().split()[1]) * resource.getpagesize()
+
+
+def kept_bytes() -> int:
+    """`resident_bytes` after the allocator has given back what it holds and nobody uses, where it can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    return resident_bytes()

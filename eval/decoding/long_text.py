@@ -38,7 +38,7 @@ def check_long_text(
     """
     rounds = -(-minutes * CHARACTERS_A_MINUTE // sum(map(len, sentences)))
     text = " ".join([*sentences] * rounds)
-    changes, ends, growths = [], [], []
+    changes, ends, growths, since_first = [], [], [], []
     for prompt in prompts:
         voice = cloner.make_voice(prompt.path)
         (own,) = embed_all(speaker_model, [voice.prompt.wav], voice.prompt.sample_rate)
@@ -48,6 +48,7 @@ def check_long_text(
             heard += embed_all(speaker_model, [wav], cloner.sample_rate)
             memory.append(kept_bytes())
         growths.append((memory[-1] - memory[minutes // 2]) / 1e6)
+        since_first.append((memory[-1] - memory[1]) / 1e6)
         changes.append(voice_change(own, heard))
         ends.append(likeness(heard[0], heard[-1]).value)
     change, growth = estimate(changes, seed=seed), max(growths)
@@ -57,6 +58,7 @@ def check_long_text(
         ),
         Finding("likeness of the last minute to the first", estimate(ends, seed=seed)),
         Finding("memory at the end minus halfway, MB", growth, f"at most {GROWTH_MB}", growth <= GROWTH_MB),
+        Finding("memory at the end minus after the first minute, MB", max(since_first)),
     ]
 
 

@@ -157,9 +157,9 @@ def _send(trainer: L.Trainer, name: str, audio: Path, picture: Path, speech: Spe
 
 @torch.inference_mode()
 def attention_map(model: ARModel, phonemes: Tensor, codes: Tensor) -> Tensor:
-    """How a plain model's steps [T + 1] share their attention among the text [L], in the layer that is surest.
+    """How a plain model's steps [S] share their attention among the text [L], in the layer that is surest.
 
-    `phonemes` [L], `codes` [T] of the first quantizer; the mean of all heads, [T + 1, L].
+    `phonemes` [L], `codes` [T] of the first quantizer; the mean of all heads, [S, L].
     """
     caught: list[Tensor] = []
     layers = [module.qkv for module in model.modules() if isinstance(module, Attention)]
@@ -173,7 +173,7 @@ def attention_map(model: ARModel, phonemes: Tensor, codes: Tensor) -> Tensor:
             hook.remove()
     config, voice = model.config, model.config.n_time_invariant
     size = voice + len(phonemes)
-    places = torch.cat((torch.arange(size), torch.arange(len(codes) + 1))).to(phonemes.device)
+    places = torch.cat((torch.arange(size), torch.arange(steps.previous.shape[1]))).to(phonemes.device)
     cos, sin = model.transformer.rotary(places[None])
     maps = []
     for qkv in caught:
@@ -191,6 +191,6 @@ def plot_attention(path: Path, shares: Tensor, symbols: Sequence[str]) -> None:
     figure = Figure(figsize=(10, 5), layout="constrained")
     axis = figure.subplots()
     axis.imshow(shares.T.numpy(), origin="lower", aspect="auto", cmap="magma")
-    axis.set(xlabel="frame", yticks=range(len(symbols)), yticklabels=symbols)
+    axis.set(xlabel="step", yticks=range(len(symbols)), yticklabels=symbols)
     axis.tick_params(axis="y", labelsize=6)
     figure.savefig(path)

@@ -1,13 +1,14 @@
 """The autoregressive model: predicts the codes of the first quantizer, one frame after another (VALL-E section 4.2.1).
 
-Shapes: B utterances, L text tokens, G time-invariant codes, P = G + L, T frames, K codes, D width.
+Shapes: B utterances, L text tokens, G time-invariant codes, T frames, S steps, N frames of a step, K codes, D width.
 
 Two kinds. The plain one must find its place in the text by attention and ends with an EOS code. The aligned one
 (`config.aligned`) is told the phoneme of each frame and predicts, besides the code, how far to move on in the text; it
 ends by moving beyond it, so it can neither skip nor repeat a phoneme.
 
 Steps: both kinds take T + 1 steps for T frames. A plain step t predicts frame t, the last one EOS. An aligned step 0
-only decides on which token the speech starts; step t > 0 predicts frame t - 1 and on which token frame t is.
+only decides on which token the speech starts; step t > 0 predicts frame t - 1 and on which token frame t is. A plain
+model with groups (VALL-E 2, arXiv 2406.05370) predicts the next N = `config.group_size` frames in each step.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from valle.lm.transformer import Transformer, prefix_causal_mask
 class ARSteps:
     """Inputs and targets of a batch of known speech; targets are `IGNORE` where nothing is to be predicted.
 
-    previous: [B, T + 1], the last code known before the step
-    pointers: [B, T + 1], and spent [B, T + 1]; None for the plain kind
-    codes:    [B, T + 1], targets (plain: K is EOS)
-    advances: [B, T + 1], targets; None for the plain kind
+    previous: [B, S, N], the last codes known before the step
+    pointers: [B, S], and spent [B, S]; None for the plain kind
+    codes:    [B, S, N], targets (plain: K is EOS)
+    advances: [B, S], targets; None for the plain kind
     """
 
     previous: Tensor
@@ -45,7 +46,7 @@ class ARSteps:
 class ARLogits:
     """Logits of S steps.
 
-    codes:    [B, S, K], or [B, S, K + 1] with EOS last (plain)
+    codes:    [B, S, N, K], or [B, S, N, K + 1] with EOS last (plain)
     advances: [B, S, max_advance + 1], -inf where illegal; None for the plain kind
     """
 
@@ -62,7 +63,10 @@ class ARModel(nn.Module):
         self.prefix = PrefixEmbedding(config)
         self.code = nn.Embedding(config.codebook_size + 1, config.dim)
         self.transformer = Transformer(config)
-        self.code_head = nn.Linear(config.dim, config.codebook_size + (not config.aligned), bias=False)
+        grouped = config.group_size > 1
+        self.group = nn.Linear(config.group_size * config.dim, config.dim, bias=False) if grouped else nn.Identity()
+        outputs = config.codebook_size + (not config.aligned)
+        self.code_head = nn.Linear(config.dim, config.group_size * outputs, bias=False)
         if config.aligned:
             self.advance_head = nn.Linear(config.dim, config.max_advance + 1)
         boundary = torch.zeros(config.text_vocab_size, dtype=torch.bool)
@@ -90,18 +94,20 @@ class ARModel(nn.Module):
         durations: Tensor | None = None,
     ) -> ARSteps:
         """Inputs and targets for `codes` [B, T] of the first quantizer; `durations` [B, L] for the aligned kind."""
-        frames = codes.shape[1]
+        frames, group = codes.shape[1], self.config.group_size
         beyond = torch.arange(frames, device=codes.device) >= code_lengths[:, None]
         if not self.config.aligned:
-            targets = F.pad(codes.masked_fill(beyond, IGNORE), (0, 1), value=IGNORE)
+            more = group - frames % group  # at least one: the end is predicted, too
+            targets = F.pad(codes.masked_fill(beyond, IGNORE), (0, more), value=IGNORE)
             targets.scatter_(1, code_lengths[:, None], self.eos)
-            return ARSteps(F.pad(codes, (1, 0), value=self.bos), targets)
+            previous = F.pad(codes, (group, more), value=self.bos)[:, : frames + more]
+            return ARSteps(previous.unflatten(1, (-1, group)), targets.unflatten(1, (-1, group)))
         if durations is None:
             raise ValueError("an aligned model needs the durations of the text tokens")
         pointers, spent = frame_pointers(durations, frames)
         return ARSteps(
-            previous=F.pad(codes, (2, 0), value=self.bos)[:, : frames + 1],
-            codes=F.pad(codes.masked_fill(beyond, IGNORE), (1, 0), value=IGNORE),
+            previous=F.pad(codes, (2, 0), value=self.bos)[:, : frames + 1, None],
+            codes=F.pad(codes.masked_fill(beyond, IGNORE), (1, 0), value=IGNORE)[..., None],
             pointers=F.pad(pointers, (1, 0), value=-1),
             spent=F.pad(spent, (1, 0)),
             advances=advance_targets(pointers, phoneme_lengths, code_lengths),
@@ -121,8 +127,8 @@ class ARModel(nn.Module):
         return self.logits(hidden[:, size:], legal, steps.pointers)
 
     def embed(self, context: Tensor | None, previous: Tensor, pointers: Tensor | None, spent: Tensor | None) -> Tensor:
-        """Inputs [B, S, D] of steps whose last known codes are `previous` [B, S]; `context`: see `Prefix`."""
-        x = self.code(previous)
+        """Inputs [B, S, D] of steps whose last known codes are `previous` [B, S, N]; `context`: see `Prefix`."""
+        x = self.group(self.code(previous).flatten(2))
         if context is not None and pointers is not None and spent is not None:
             x = x + self.prefix.frame_context(context, pointers, spent)
         return x
@@ -133,7 +139,7 @@ class ARModel(nn.Module):
 
     def logits(self, hidden: Tensor, legal: Tensor | None, pointers: Tensor | None) -> ARLogits:
         """Logits of `hidden` [B, S, D]; `legal` and `pointers` [B, S] for the aligned kind."""
-        codes = self.code_head(hidden).float()
+        codes = self.code_head(hidden).float().unflatten(-1, (self.config.group_size, -1))
         if legal is None or pointers is None:
             return ARLogits(codes, None)
         index = (pointers + 1)[:, :, None].expand(-1, -1, legal.shape[2])

@@ -1,6 +1,6 @@
 """The AR model one step at a time, for any number of utterances at different places.
 
-Shapes: n rows in use, L text tokens, P = G + L tokens of the prefix, T' prompt frames, D width.
+Shapes: n rows in use, L text tokens, S steps of the prompt, N frames of a step, D width.
 """
 
 from __future__ import annotations
@@ -51,24 +51,27 @@ class CachedAR:
         return cache.keys, cache.values, cache.lines, self.size, self.time, self.context, self.legal, self.slots
 
     def enter(self, row: int, inputs: RequestBatch) -> ARSteps:
-        """Fill `row` with a batch of one: its prefix and its prompt. Gives the steps [1, T' + 1] of the prompt.
+        """Fill `row` with a batch of one: its prefix and its prompt. Gives the steps [1, S] of the prompt.
 
         The last of these steps is not done yet: it is the first one for `step`.
         """
         model = self.model
         prefix = model.prefix(inputs.phonemes, inputs.phoneme_lengths, inputs.time_invariant)
-        steps = model.steps(inputs.phoneme_lengths, inputs.codes[:, 0], inputs.code_lengths, inputs.durations)
-        size, frames = prefix.x.shape[1], inputs.codes.shape[2]
-        known = (None if s is None else s[:, :frames] for s in (steps.previous, steps.pointers, steps.spent))
+        # The prompt ends with a group; frames that fill none are left out at its beginning.
+        odd = inputs.codes.shape[2] % model.config.group_size
+        codes, lengths = inputs.codes[:, 0, odd:], inputs.code_lengths - odd
+        steps = model.steps(inputs.phoneme_lengths, codes, lengths, inputs.durations)
+        size, past = prefix.x.shape[1], steps.previous.shape[1] - 1
+        known = (None if s is None else s[:, :past] for s in (steps.previous, steps.pointers, steps.spent))
         previous, pointers, spent = known
         assert previous is not None
         x = torch.cat((prefix.x, model.embed(prefix.context, previous, pointers, spent)), dim=1)
-        counters = torch.cat((torch.arange(size, device=self.device), torch.arange(frames, device=self.device)))
-        self.cache.reserve(size + frames)
+        counters = torch.cat((torch.arange(size, device=self.device), torch.arange(past, device=self.device)))
+        self.cache.reserve(size + past)
         self.cache.begin(row)
-        model.transformer(x, counters[None], prefix_causal_mask(prefix.exists, frames), cache=self.cache)
+        model.transformer(x, counters[None], prefix_causal_mask(prefix.exists, past), cache=self.cache)
 
-        self.size[row], self.time[row], self.used[row] = size, frames, size + frames
+        self.size[row], self.time[row], self.used[row] = size, past, size + past
         if prefix.context is not None:
             length = prefix.context.shape[1]
             if length > self.context.shape[1]:
@@ -88,7 +91,7 @@ class CachedAR:
             self.slots = torch.arange(self.cache.capacity, device=self.device)
 
     def step(self, previous: Tensor, pointers: Tensor | None, spent: Tensor | None) -> ARLogits:
-        """Logits [n, ...] of the next step of rows 0..n-1, after codes `previous` [n].
+        """Logits [n, ...] of the next step of rows 0..n-1, after codes `previous` [n, N].
 
         pointers, spent: [n], where the last frame stands in the text; for the aligned kind
         """

@@ -22,6 +22,8 @@ class LMConfig:
     time_invariant_size: int = 0
     aligned: bool = False
     """True: each frame knows its phoneme (VALL-E R, arXiv 2406.07855; RALL-E, arXiv 2404.03204); needs durations."""
+    group_size: int = 1
+    """Frames that a step of a plain AR model predicts at once (grouped codes, VALL-E 2, arXiv 2406.05370)."""
     boundary_ids: tuple[int, ...] = ()
     """Text ids that may last zero frames: the word boundary and punctuation. Only for `aligned`."""
     max_advance: int = 2
@@ -49,6 +51,7 @@ class LMConfig:
             "text_vocab_size",
             "codebook_size",
             "n_q",
+            "group_size",
             "max_advance",
             "max_spent",
             "dim",
@@ -66,6 +69,10 @@ class LMConfig:
         if self.dim % (2 * self.heads):
             raise UserError(
                 f"language model config: dim must be a multiple of 2 x heads, got dim {self.dim} and heads {self.heads}"
+            )
+        if self.aligned and self.group_size > 1:
+            raise UserError(
+                "language model config: an aligned model finds its place frame by frame: group_size must be 1"
             )
         if (self.n_time_invariant > 0) != (self.time_invariant_size > 0):
             raise UserError("language model config: give both n_time_invariant and time_invariant_size, or neither")

@@ -1,6 +1,6 @@
 """Continuous batching: utterances enter and leave the batch between any two steps.
 
-Shapes: n rows in use, L text tokens, F frames at most, W frames that sampling looks back at.
+Shapes: n rows in use, L text tokens, F frames at most, N frames of a step, W frames that sampling looks back at.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Row:
 
     request: Request
     index: int
-    steps: int = 0
-    """Taken so far; about as many frames have been said."""
+    frames: int = 0
+    """Decoded so far; about as many have been said."""
     said: Generated | None = None
 
 
@@ -38,7 +38,7 @@ class Decoder:
     """Speaks any number of requests at once, `rows` at a time, each as it would be spoken alone.
 
         row = decoder.enter(request)        # while decoder.free
-        finished = decoder.step()           # one frame for every row
+        finished = decoder.step()           # one frame, or group of them, for every row
         decoder.so_far(row).codes           # for streaming
         decoder.leave(row)                  # to cancel; finished rows have left already
 
@@ -58,7 +58,7 @@ class Decoder:
         self.capacity = rows
         self.steps = 0
         self.graphs = StepGraphs(cuda_recorders(self.device))
-        self._state = _State.empty(rows, max(sampling.ras_window, 1), self.device)
+        self._state = _State.empty(rows, model.config.group_size, max(sampling.ras_window, 1), self.device)
 
     @property
     def free(self) -> int:
@@ -102,13 +102,13 @@ class Decoder:
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
-        """Decode one frame of every row; gives the rows that were found finished, which have left."""
+        """Decode one frame, or group, of every row; gives the rows that were found finished, which have left."""
         count = len(self.rows)
         if not count:
             return []
         self.steps += 1
         for row in self.rows:
-            row.steps += 1
+            row.frames += self.model.config.group_size
         self.ar.make_room(count)
         tensors = (*self.ar.tensors, *self._state.tensors)
         self.graphs.run((count, self.ar.visible), tensors, partial(self._advance, count))
@@ -156,23 +156,25 @@ class Decoder:
             self._choose_plain(state, self.ar.step(state.previous, None, None))
 
     def _choose_plain(self, state: _State, logits: ARLogits) -> None:
-        codes, eos = logits.codes, self.model.eos
-        codes[:, eos].masked_fill_(state.length < state.least, float("-inf"))
-        noise = state.noise_at(state.length)
-        code = choose(codes, state.recent(), noise[:, :2], self.sampling)
-        ended = code == eos
-        state.ended |= state.running & ended
-        state.previous.copy_(code.where(~ended, 0))
-        state.record(state.previous)
-        state.length += state.running & ~ended
-        state.running &= ~ended & (state.length < state.most)
+        eos = self.model.eos
+        for place, codes in enumerate(logits.codes.unbind(1)):
+            codes[:, eos].masked_fill_(state.length < state.least, float("-inf"))
+            noise = state.noise_at(state.length)
+            code = choose(codes, state.recent(), noise[:, :2], self.sampling)
+            ended = code == eos
+            state.ended |= state.running & ended
+            code = code.where(~ended, 0)
+            state.previous[:, place] = code
+            state.record(code)
+            state.length += state.running & ~ended
+            state.running &= ~ended & (state.length < state.most)
 
     def _choose_aligned(self, state: _State, logits: ARLogits) -> None:
         started = state.length >= 0
         noise, recent = state.noise_at(state.length + 1), state.recent()
-        code = choose(logits.codes, recent, noise[:, :2], self.sampling)
+        code = choose(logits.codes[:, 0], recent, noise[:, :2], self.sampling)
         before = recent[:, -1].where(recent[:, -1] >= 0, self.model.bos)
-        state.previous.copy_(code.where(started, before))
+        state.previous[:, 0] = code.where(started, before)
         state.record(code)
         pointers, spent = self._move(state, logits, noise[:, 2])
         # A finished row keeps decoding its last frame, unrecorded, until somebody looks.
@@ -203,7 +205,7 @@ class Decoder:
 class _State:
     """What the choices of all rows depend on; the first axis is the row.
 
-    previous [n]: input of the next step; length [n]: frames said; least, most [n]: bounds of the length
+    previous [n, N]: input of the next step; length [n]: frames said; least, most [n]: bounds of the length
     running, ended [n]: bool; first_token, last_token [n]: the text to speak; pointers, spent [n]: place in it
     codes [n, W + F]: the end of the prompt (-1 where there is none), then what was said
     visited [n, F]: the token of each frame; stay_limit [n, L]: frames that a token may last; noise [n, F + 1, 3]
@@ -226,14 +228,14 @@ class _State:
     noise: Tensor
 
     @classmethod
-    def empty(cls, rows: int, window: int, device: torch.device) -> _State:
+    def empty(cls, rows: int, group: int, window: int, device: torch.device) -> _State:
         def long(*shape: int) -> Tensor:
             return torch.zeros(rows, *shape, dtype=torch.long, device=device)
 
         noise = torch.zeros(rows, 0, 3, device=device)
         return cls(
             window=window,
-            previous=long(),
+            previous=long(group),
             length=long(),
             least=long(),
             most=long(),

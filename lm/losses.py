@@ -10,10 +10,10 @@ from valle.lm.alignment import IGNORE
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean over the targets [B, S] that are not `IGNORE`, of logits [B, S, K]; 0 if there are none."""
+    """Mean over the targets [...] that are not `IGNORE`, of logits [..., K]; 0 if there are none."""
     count = (targets != IGNORE).sum().clamp(min=1)
     summed = F.cross_entropy(
-        logits.flatten(0, 1),
+        logits.flatten(0, -2),
         targets.flatten(),
         ignore_index=IGNORE,
         label_smoothing=label_smoothing,
@@ -24,7 +24,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
 
 @torch.no_grad()
 def accuracy(logits: Tensor, targets: Tensor, top: int) -> Tensor:
-    """Share of the targets [B, S] that are among the `top` best of logits [B, S, K]."""
+    """Share of the targets [...] that are among the `top` best of logits [..., K]."""
     valid = targets != IGNORE
     score = logits.gather(-1, targets.clamp(min=0)[..., None])
     # The rank by counting: a sort of all logits would cost more than the head that made them.

@@ -181,8 +181,9 @@ class ARTask(LMTask):
         self.model = ARModel(config)
         if codec is not None:
             points = load_codec(codec)
-            for layer in (self.model.code, self.model.code_head):
-                start_from_codec(layer.weight[None], points)
+            heads = self.model.code_head.weight.detach().unflatten(0, (config.group_size, -1))
+            for table in (self.model.code.weight.detach(), *heads):
+                start_from_codec(table[None], points)
             start_voice_from_codec(self.model.prefix.voice_tables, points)
         self._prepare(self.model)
         self.advance_weight = advance_weight

@@ -103,7 +103,7 @@ class Task:
         for piece in self.pieces[len(self.codes) :]:
             if not piece.takes or piece.phonemes is None:
                 break
-            frames = max(take.row.steps if take.row else 0 for take in piece.takes)
+            frames = max(take.row.frames if take.row else 0 for take in piece.takes)
             done += len(piece.text) * min(1.0, frames / (len(piece.phonemes) * TOKEN_SECONDS * rate))
         return done / total
 
@@ -307,7 +307,7 @@ class _Live:
     def _enough(self, row: Row | None) -> bool:
         if row is None or row.said is not None or self.stream is None:
             return False
-        return row.steps >= (self.wait if not self.emitted else self.codes.shape[1] + self.nar_future + self.chunk)
+        return row.frames >= (self.wait if not self.emitted else self.codes.shape[1] + self.nar_future + self.chunk)
 
     def _audio(self, codes: Tensor, last: bool) -> Tensor:
         device = next(self.task.bundle.codec.parameters()).device

@@ -15,6 +15,12 @@ BOUNDARIES = (2, 3)
 VOCAB, CODES, GROUPS = 12, 20, 2
 
 
+@pytest.fixture(params=[{}, {"group_size": 3}, {"aligned": True}], ids=["plain", "grouped", "aligned"])
+def kind(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What makes a config one of each kind of AR model."""
+    return request.param
+
+
 @pytest.fixture
 def make_config() -> Callable[..., LMConfig]:
     def make(**changes: Any) -> LMConfig:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -17,8 +19,8 @@ def steps_of(model: ARModel, batch: LMBatch) -> ARSteps:
 def logits_of(model: ARModel, batch: LMBatch) -> torch.Tensor:
     """All logits of a batch in one tensor [B, S, *]; the -inf of illegal advances become 0."""
     out = model(batch.phonemes, batch.phoneme_lengths, steps_of(model, batch), batch.time_invariant)
-    parts = [out.codes] if out.advances is None else [out.codes, out.advances.nan_to_num(neginf=0.0)]
-    return torch.cat(parts, dim=-1)
+    codes = out.codes.flatten(2)
+    return codes if out.advances is None else torch.cat((codes, out.advances.nan_to_num(neginf=0.0)), dim=-1)
 
 
 def model_of(config: LMConfig) -> ARModel:
@@ -31,9 +33,8 @@ def model_of(config: LMConfig) -> ARModel:
     return model
 
 
-@pytest.mark.parametrize("aligned", [False, True])
-def test_no_step_sees_the_future(make_config, make_batch, aligned):
-    model, batch = model_of(make_config(aligned=aligned)), make_batch((8,))
+def test_no_step_sees_the_future(make_config, make_batch, kind):
+    model, batch = model_of(make_config(**kind)), make_batch((8,))
     seen = {}
     model.code.register_forward_hook(lambda module, args, out: seen.update(x=out) or out.requires_grad_())
     logits = logits_of(model, batch)
@@ -44,9 +45,8 @@ def test_no_step_sees_the_future(make_config, make_batch, aligned):
         assert (strength[step + 1 :] == 0).all()
 
 
-@pytest.mark.parametrize("aligned", [False, True])
-def test_prefix_is_seen_whole_and_sees_itself_both_ways(make_config, make_batch, aligned):
-    model, batch = model_of(make_config(aligned=aligned)), make_batch((8,))
+def test_prefix_is_seen_whole_and_sees_itself_both_ways(make_config, make_batch, kind):
+    model, batch = model_of(make_config(**kind)), make_batch((8,))
     hidden, embedded = {}, {}
     model.transformer.blocks[0].register_forward_hook(lambda module, args, out: hidden.update(x=out))
     model.prefix.text.register_forward_hook(lambda module, args, out: embedded.update(text=out))
@@ -60,9 +60,8 @@ def test_prefix_is_seen_whole_and_sees_itself_both_ways(make_config, make_batch,
         assert (gradient[0].abs().sum(-1) > 0).all()
 
 
-@pytest.mark.parametrize("aligned", [False, True])
-def test_padding_changes_nothing(make_config, make_batch, aligned):
-    model, batch = model_of(make_config(aligned=aligned)), make_batch((9, 4, 11))
+def test_padding_changes_nothing(make_config, make_batch, kind):
+    model, batch = model_of(make_config(**kind)), make_batch((9, 4, 11))
     together = logits_of(model, batch)
     for row, (length, frames) in enumerate(
         zip(batch.phoneme_lengths.tolist(), batch.code_lengths.tolist(), strict=True)
@@ -75,18 +74,25 @@ def test_padding_changes_nothing(make_config, make_batch, aligned):
             batch.time_invariant[row : row + 1],
             batch.durations[row : row + 1, :length],
         )
-        torch.testing.assert_close(logits_of(model, alone)[0], together[row, : frames + 1], atol=1e-5, rtol=1e-5)
+        steps = frames // model.config.group_size + 1
+        torch.testing.assert_close(logits_of(model, alone)[0], together[row, :steps], atol=1e-5, rtol=1e-5)
 
 
-def test_targets_of_both_kinds(make_config):
+def test_targets_of_all_kinds(make_config):
     lengths = torch.tensor([3, 3]), torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([3, 2])
     plain = ARModel(make_config()).steps(*lengths)
-    assert plain.previous.tolist() == [[20, 5, 6, 7], [20, 8, 9, 0]]
-    assert plain.codes.tolist() == [[5, 6, 7, 20], [8, 9, 20, IGNORE]]
+    assert plain.previous[..., 0].tolist() == [[20, 5, 6, 7], [20, 8, 9, 0]]
+    assert plain.codes[..., 0].tolist() == [[5, 6, 7, 20], [8, 9, 20, IGNORE]]
+    pairs = ARModel(make_config(group_size=2)).steps(*lengths)
+    assert pairs.previous.tolist() == [[[20, 20], [5, 6]], [[20, 20], [8, 9]]]
+    assert pairs.codes.tolist() == [[[5, 6], [7, 20]], [[8, 9], [20, IGNORE]]]
+    threes = ARModel(make_config(group_size=3)).steps(*lengths)
+    assert threes.previous.tolist() == [[[20, 20, 20], [5, 6, 7]], [[20, 20, 20], [8, 9, 0]]]
+    assert threes.codes.tolist() == [[[5, 6, 7], [20, IGNORE, IGNORE]], [[8, 9, 20], [IGNORE, IGNORE, IGNORE]]]
     durations = torch.tensor([[0, 2, 1], [1, 1, 0]])
     aligned = ARModel(make_config(aligned=True)).steps(*lengths, durations)
-    assert aligned.previous.tolist() == [[20, 20, 5, 6], [20, 20, 8, 9]]
-    assert aligned.codes.tolist() == [[IGNORE, 5, 6, 7], [IGNORE, 8, 9, IGNORE]]
+    assert aligned.previous[..., 0].tolist() == [[20, 20, 5, 6], [20, 20, 8, 9]]
+    assert aligned.codes[..., 0].tolist() == [[IGNORE, 5, 6, 7], [IGNORE, 8, 9, IGNORE]]
     assert aligned.pointers.tolist()[0] == [-1, 1, 1, 2]
     assert aligned.spent.tolist()[0] == [0, 0, 1, 0]
     assert aligned.advances.tolist() == [[2, 0, 1, 1], [1, 1, 2, IGNORE]]
@@ -132,8 +138,11 @@ def test_config_goes_through_json_and_refuses_nonsense(make_config):
 
     config = make_config(aligned=True)
     assert LMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    for changes in ({"dim": 30}, {"dropout": 1.0}, {"layers": 0}, {"time_invariant_size": 0}, {"boundary_ids": (99,)}):
+    shapes: tuple[dict[str, Any], ...] = ({"dim": 30}, {"layers": 0}, {"group_size": 0}, {"time_invariant_size": 0})
+    for changes in (*shapes, {"dropout": 1.0}, {"boundary_ids": (99,)}):
         with pytest.raises(UserError, match="config"):
             make_config(**changes)
+    with pytest.raises(UserError, match="group_size must be 1"):
+        make_config(aligned=True, group_size=2)
     with pytest.raises(UserError, match="wings"):
         LMConfig.from_dict(config.to_dict() | {"wings": 2})

@@ -44,12 +44,11 @@ def requests(make_batch) -> list[Request]:
     return made
 
 
-@pytest.mark.parametrize("aligned", [False, True])
-def test_cached_steps_equal_the_whole_pass(make_config, make_batch, aligned):
+def test_cached_steps_equal_the_whole_pass(make_config, make_batch, kind):
     torch.manual_seed(0)
-    model = shaken(ARModel(make_config(aligned=aligned)))
-    batch = make_batch((9, 7, 11))
-    known = torch.tensor([4, 0, 7])
+    model = shaken(ARModel(make_config(**kind)))
+    batch, group, aligned = make_batch((9, 7, 11)), model.config.group_size, model.config.aligned
+    known = torch.tensor([4, 0, 7]) // group * group
     steps = model.steps(batch.phoneme_lengths, batch.codes[:, 0], batch.code_lengths, batch.durations)
     with torch.inference_mode():
         whole = model(batch.phonemes, batch.phoneme_lengths, steps, batch.time_invariant)
@@ -71,21 +70,20 @@ def test_cached_steps_equal_the_whole_pass(make_config, make_batch, aligned):
             first.append(cached.enter(row, inputs).previous[0, -1])
         rows = torch.arange(3)
         for ahead in range(12):
-            at = (known + ahead).clamp(max=steps.previous.shape[1] - 1)
+            at = (known // group + ahead).clamp(max=steps.previous.shape[1] - 1)
             place = (steps.pointers[rows, at], steps.spent[rows, at]) if aligned else (None, None)
             cached.make_room(3)
             logits = cached.step(steps.previous[rows, at] if ahead else torch.stack(first), *place)
-            real = known + ahead <= batch.code_lengths
+            real = known + ahead * group <= batch.code_lengths
             torch.testing.assert_close(logits.codes[real], whole.codes[rows, at][real], atol=1e-4, rtol=1e-4)
             if aligned:
                 torch.testing.assert_close(logits.advances[real], whole.advances[rows, at][real], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, RANDOM], ids=["greedy", "random"])
-@pytest.mark.parametrize("aligned", [False, True])
-def test_a_batch_says_what_each_says_alone(make_config, requests, aligned, sampling):
+def test_a_batch_says_what_each_says_alone(make_config, requests, kind, sampling):
     torch.manual_seed(0)
-    config = make_config(aligned=aligned)
+    config = make_config(**kind)
     ar, nar = shaken(ARModel(config)), shaken(NARModel(config))
     together = generate(ar, requests, sampling)
     filled = complete(nar, requests, together, sampling)
@@ -94,8 +92,8 @@ def test_a_batch_says_what_each_says_alone(make_config, requests, aligned, sampl
         (alone,) = generate(ar, [request], sampling)
         assert alone.codes.tolist() == whole.codes.tolist()
         assert (alone.stop_reason, alone.steps) == (whole.stop_reason, whole.steps)
-        assert aligned == (alone.durations is not None)
-        assert not aligned or alone.durations.tolist() == whole.durations.tolist()
+        assert config.aligned == (alone.durations is not None)
+        assert not config.aligned or alone.durations.tolist() == whole.durations.tolist()
         (codes_alone,) = complete(nar, [request], [alone], sampling)
         assert codes_alone.tolist() == codes.tolist()
         assert codes[0].tolist() == whole.codes.tolist()
@@ -137,8 +135,8 @@ def test_an_aligned_model_speaks_every_phoneme_once_and_ends(make_config, reques
 def test_the_longest_speech_is_cut_and_says_so(make_config, requests):
     torch.manual_seed(0)
     sampling = Sampling(max_frames=3, min_frames_per_token=1.0)
-    for aligned in (False, True):
-        said = generate(shaken(ARModel(make_config(aligned=aligned))), requests, sampling)
+    for kind in ({}, {"group_size": 2}, {"aligned": True}):
+        said = generate(shaken(ARModel(make_config(**kind))), requests, sampling)
         assert [(g.stop_reason, len(g.codes)) for g in said] == [("max_length", 3)] * 4
 
 
@@ -154,10 +152,9 @@ def test_a_plain_model_respects_its_least_and_greatest_length(make_config, reque
         assert (said.codes < model.eos).all()
 
 
-@pytest.mark.parametrize("aligned", [False, True])
-def test_a_trained_model_repeats_what_it_learned(make_config, make_batch, aligned):
+def test_a_trained_model_repeats_what_it_learned(make_config, make_batch, kind):
     torch.manual_seed(0)
-    config: LMConfig = make_config(aligned=aligned)
+    config: LMConfig = make_config(**kind)
     model, batch = ARModel(config), make_batch((9, 7, 11))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
     steps = model.steps(batch.phoneme_lengths, batch.codes[:, 0], batch.code_lengths, batch.durations)
@@ -176,11 +173,27 @@ def test_a_trained_model_repeats_what_it_learned(make_config, make_batch, aligne
         text, voice = batch.phonemes[row, :length], batch.time_invariant[row]
         # Once from the text alone, once going on from its first five tokens.
         start = int(batch.durations[row, :5].sum())
-        asked += [Request(text, voice), Request(text, voice, batch.codes[row, :, :start], 5, batch.durations[row, :5])]
+        start -= start % config.group_size  # the groups that it learned begin with the speech
+        durations = batch.durations[row, :5] if config.aligned else None
+        asked += [Request(text, voice), Request(text, voice, batch.codes[row, :, :start], 5, durations)]
         want += [batch.codes[row, 0, :frames], batch.codes[row, 0, start:frames]]
     for said, codes in zip(generate(model.eval(), asked, GREEDY), want, strict=True):
         assert said.codes.tolist() == codes.tolist()
-        assert said.stop_reason == ("end_of_text" if aligned else "eos")
+        assert said.stop_reason == ("end_of_text" if config.aligned else "eos")
+
+
+def test_groups_end_with_the_prompt(make_config, requests):
+    """Frames at its beginning that fill no group are as if they were not there."""
+    torch.manual_seed(0)
+    model, request = shaken(ARModel(make_config(group_size=3))), requests[0]
+    request.prompt_durations = None
+    said = []
+    prompt = request.prompt_codes[:, :7]
+    for codes in (prompt, prompt[:, 1:], prompt[:, :6]):
+        assert codes.shape[1] in (6, 7)
+        request.prompt_codes = codes
+        said.append(generate(model, [request], GREEDY)[0].codes.tolist())
+    assert said[0] == said[1] != said[2]
 
 
 def test_malformed_requests_are_refused():

@@ -61,3 +61,5 @@ def test_the_attention_map_is_what_the_layers_compute(make_bundle: Callable[...,
     other = attention_map(ar, phonemes, torch.tensor([1, 2, 5]))
     torch.testing.assert_close(shares[:3], other[:3])  # causal: the last code is not seen before it is there
     assert not torch.equal(shares[3], other[3])
+    pairs = attention_map(make_bundle(aligned=False, group_size=2).ar, phonemes, codes)
+    assert pairs.shape == (2, 4)

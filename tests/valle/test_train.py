@@ -92,6 +92,15 @@ def test_every_overlay_fits_a_config(path: Path, tokens: Path, tmp_path: Path) -
     assert cli.config.trainer.max_steps < 200_000
 
 
+def test_every_frame_of_a_group_starts_from_the_codebook(tokens: Path, codec_dir: Path, tmp_path: Path) -> None:
+    configs = ["--config", str(CONFIGS / "ar" / "tiny.yaml"), "--config", str(CONFIGS / "grouped.yaml")]
+    model = build("ar", [*configs, *options("ar", tmp_path, tokens, codec_dir)]).model.model
+    assert (model.config.group_size, model.config.dim) == (2, 32)
+    near = torch.pdist(model.code.weight[:16])
+    for head in model.code_head.weight.unflatten(0, (2, 17)):
+        assert torch.corrcoef(torch.stack((near, torch.pdist(head[:16]))))[0, 1] > 0.3
+
+
 @pytest.mark.parametrize(
     ("option", "named"),
     [
@@ -101,6 +110,7 @@ def test_every_overlay_fits_a_config(path: Path, tokens: Path, tmp_path: Path) -
         ("--data.shards=[nowhere]", "nowhere"),
         ("--run.keep=0", "keep"),
         ("--model.config.dim=31", "dim"),
+        ("--model.config={aligned: true, group_size: 2}", "group_size"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(

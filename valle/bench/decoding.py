@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -82,7 +82,7 @@ def measure(model: ARModel, case: Case, frame_rate: float, no_cache: bool = Fals
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     stepper = for_steps(model, case.precision)
-    frames = int(case.seconds * frame_rate)
+    frames, group = int(case.seconds * frame_rate), model.config.group_size
     requests = [_request(model.config, case, frame_rate, seed) for seed in range(case.batch)]
     decoder = Decoder(model, _endless(frames), case.batch, stepper)
     # A GPU loads kernels when they are first used: none of them shall be part of a prefill.
@@ -97,7 +97,7 @@ def measure(model: ARModel, case: Case, frame_rate: float, no_cache: bool = Fals
     synchronize(device)
     prefill = (time.perf_counter() - start) / case.batch
     times = []
-    for _ in range(frames):
+    for _ in range(-(-frames // group)):
         start = time.perf_counter()
         finished = decoder.step()
         synchronize(device)
@@ -121,7 +121,7 @@ def measure(model: ARModel, case: Case, frame_rate: float, no_cache: bool = Fals
         prefill_ms=round(1e3 * prefill, 2),
         step_ms=round(1e3 * step, 3),
         graphs=decoder.graphs.replays > 0,
-        tokens_per_second=round(case.batch / step, 1),
+        tokens_per_second=round(case.batch * group / step, 1),
         real_time_factor=round(total / case.seconds, 3),
         bytes_per_step=size,
         bandwidth_gb_s=round(bandwidth / 1e9, 2),
@@ -132,16 +132,16 @@ def measure(model: ARModel, case: Case, frame_rate: float, no_cache: bool = Fals
     )
 
 
-def paper_model(device: torch.device) -> ARModel:
+def paper_model(device: torch.device, group_size: int = 1) -> ARModel:
     """A plain AR model of the paper's size with random weights."""
     torch.manual_seed(0)
-    return ARModel(PAPER).to(device).eval()
+    return ARModel(replace(PAPER, group_size=group_size)).to(device).eval()
 
 
 def step_bytes(stepper: ARModel, case: Case, frame_rate: float) -> int:
     """What a step must read: all weights but the tables of embeddings, and the keys and values halfway through."""
     weights = 0
-    for module in (stepper.transformer, stepper.code_head):
+    for module in (stepper.group, stepper.transformer, stepper.code_head):
         for part in module.modules():
             if isinstance(part, (nn.Linear, nn.LayerNorm, Int8Linear)):
                 tensors = (*part.parameters(recurse=False), *part.buffers(recurse=False))
@@ -149,7 +149,8 @@ def step_bytes(stepper: ARModel, case: Case, frame_rate: float) -> int:
             elif isinstance(part, Fp16Linear):
                 weights += part.weight_bytes
     config = stepper.config
-    halfway = int((case.prompt_seconds + case.seconds / 2) * frame_rate) + _tokens(case) + config.n_time_invariant
+    steps = int((case.prompt_seconds + case.seconds / 2) * frame_rate) // config.group_size
+    halfway = steps + _tokens(case) + config.n_time_invariant
     halfway = -(-halfway // BLOCK) * BLOCK
     stored = 4 if stepper.code.weight.device.type == "cpu" else stepper.code.weight.element_size()
     each = 2 * config.layers * config.dim * stored
@@ -203,7 +204,8 @@ def _without_cache(model: ARModel, request: Request, frames: int) -> float:
         durations[:, 0] = end
         steps = model.steps(lengths, codes, torch.tensor([end], device=device), durations)
         passes.append(min(timings(partial(model, phonemes, lengths, steps, voice), device)))
-    return float(torch.trapezoid(torch.tensor(passes), torch.tensor(ends, dtype=torch.float32)))
+    step_ends = torch.tensor(ends, dtype=torch.float32) / model.config.group_size
+    return float(torch.trapezoid(torch.tensor(passes), step_ends))
 
 
 def _peak_memory(device: torch.device) -> float:

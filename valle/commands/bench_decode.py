@@ -17,7 +17,7 @@ from valle.tokenizers.tables import plain_table
 if TYPE_CHECKING:
     from valle.bench.decoding import Decoding
 
-SIZES = ("model", "paper")
+SIZES = ("model", "paper", "grouped")
 _EPILOG = """examples:
   valle bench decode --batches 1 4 16 --out bench
   valle bench decode --sizes paper --precisions fp32 fp16 int8 --no-cache     # the paper's 12 x 1024, random weights"""
@@ -37,9 +37,9 @@ def configure(kinds: Any) -> None:
     add(
         "--sizes",
         nargs="+",
-        default=SIZES,
+        default=SIZES[:2],
         metavar="S",
-        help="'model': its AR model; 'paper': 12 x 1024 (default: both)",
+        help="'model': its AR model; 'paper': 12 x 1024; 'grouped': that, two frames a step (default: model paper)",
     )
     add("--precisions", nargs="+", default=["fp32", "auto"], metavar="P", help="fp32, bf16, fp16, int8, auto")
     add("--batches", nargs="+", type=int, default=[1, 4, 16], metavar="N", help="texts at once (default: 1 4 16)")
@@ -83,10 +83,11 @@ def _run(args: argparse.Namespace) -> int:
         cloner = VoiceCloner.from_pretrained(args.model, str(device))
         result["cloning"] = asdict(measure_cloning(cloner))
         rows += _measure_all(cloner.bundle.ar, "model", cloner.bundle.codec.spec.frame_rate, args)
-    if "paper" in args.sizes:
-        from valle.bench.decoding import PAPER_FRAME_RATE, paper_model
+    for size, group_size in (("paper", 1), ("grouped", 2)):
+        if size in args.sizes:
+            from valle.bench.decoding import PAPER_FRAME_RATE, paper_model
 
-        rows += _measure_all(paper_model(device), "paper", PAPER_FRAME_RATE, args)
+            rows += _measure_all(paper_model(device, group_size), size, PAPER_FRAME_RATE, args)
     result["decoding"] = [asdict(row) for row in rows]
     if folder is not None:
         from valle.bench.picture import draw

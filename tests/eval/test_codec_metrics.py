@@ -82,12 +82,14 @@ def test_mcd_against_numpy_and_scipy(wav: Tensor) -> None:
     assert mcd(wav, decoded, RATE) == pytest.approx(distances.mean(), rel=1e-3)
 
 
-def test_pesq_is_what_others_publish_of_the_same_signals() -> None:
-    """TorchMetrics' documentation of `PerceptualEvaluationSpeechQuality(16000, "wb")`: 1.7359 for this noise."""
+def test_scores_are_what_others_publish_of_the_same_signals() -> None:
+    """TorchMetrics' documentation: wide-band PESQ of this noise at 16 kHz 1.7359, STOI at 8 kHz -0.0100."""
     torch.manual_seed(1)
     degraded, clean = torch.randn(8000), torch.randn(8000)
-    # PESQ brings both to one level; ours takes signals in [-1, 1] only.
-    assert pesq(clean / 8, degraded / 8, RATE) == pytest.approx(1.7359, abs=1e-4)
+    # Both metrics bring signals to one level; ours takes them in [-1, 1] only.
+    assert pesq(clean / 8, degraded / 8, 16000) == pytest.approx(1.7359, abs=1e-4)
+    # STOI looks at 10 kHz; ours comes there by way of 16 kHz.
+    assert stoi(clean / 8, degraded / 8, 8000) == pytest.approx(-0.0100, abs=1e-3)
 
 
 @pytest.mark.parametrize("snr", [15, 0])

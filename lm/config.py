@@ -23,7 +23,7 @@ class LMConfig:
     aligned: bool = False
     """True: each frame knows its phoneme (VALL-E R, arXiv 2406.07855; RALL-E, arXiv 2404.03204); needs durations."""
     group_size: int = 1
-    """Frames that a step of a plain AR model predicts at once (grouped codes, VALL-E 2, arXiv 2406.05370)."""
+    """Frames that a step predicts at once (VALL-E 2, arXiv 2406.05370). Only for an AR model that is not `aligned`."""
     boundary_ids: tuple[int, ...] = ()
     """Text ids that may last zero frames: the word boundary and punctuation. Only for `aligned`."""
     max_advance: int = 2

@@ -29,6 +29,13 @@ def test_the_work_of_a_step_is_that_of_its_matrix_products(kind: str) -> None:
     assert step_work(ARModel(config) if kind == "ar" else NARModel(config), config, batch) == expected
 
 
+def test_the_work_of_a_step_with_groups() -> None:
+    config = LMConfig(**SIZES, group_size=2)
+    batch = invented_batch(config, 40.0, 50.0)
+    weights = 2 * (32 * 3 * 32 + 32 * 32 + 32 * 2 * 48 + 48 * 32) + 32 * 2 * 33 + 2 * 32 * 32
+    assert step_work(ARModel(config), config, batch) == 4 * (6 * 400 * weights + 12 * 2 * 32 * 400**2)
+
+
 def test_measured_and_predicted() -> None:
     speed = measure("ar", LMConfig(**SIZES, aligned=True, boundary_ids=(2,)), 3.0, 50.0, steps=1)
     assert 0 < speed.mfu < 1 and speed.batch_seconds == pytest.approx(3.0)

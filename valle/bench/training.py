@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from valle.bench.bandwidth import synchronize
 from valle.bench.memory import peak_bytes
 from valle.data.batch import LMBatch
+from valle.lm.ar import ARModel
 from valle.lm.config import LMConfig
 from valle.lm.optim import OptimConfig, build_optimizer
 from valle.lm.task import ARTask, LMTask, NARTask, StartConfig
@@ -164,7 +165,8 @@ def invented_batch(config: LMConfig, batch_seconds: float, frame_rate: float) ->
 
 def step_work(model: nn.Module, config: LMConfig, batch: LMBatch) -> float:
     """Floating-point operations of forward and backward, without what is computed twice to save memory."""
-    positions = batch.codes.shape[2] + batch.phonemes.shape[1] + config.n_time_invariant
+    steps = -(-batch.codes.shape[2] // (config.group_size if isinstance(model, ARModel) else 1))
+    positions = steps + batch.phonemes.shape[1] + config.n_time_invariant
     weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
     if hasattr(model, "codes"):
         weights += config.codebook_size * config.dim  # the NAR's output layer is the table of its codes

@@ -53,6 +53,14 @@ def test_no_change_is_perfect(wav: Tensor) -> None:
     assert mcd(wav, wav, RATE) == 0
 
 
+@pytest.mark.slow
+def test_no_change_is_what_visqol_says_it_is(wav: Tensor) -> None:
+    """README of ViSQOL: the polynomial mapping of speech mode makes 5.0 of a perfect similarity."""
+    pytest.importorskip("visqol")
+    assert find_metric("visqol_poly").function(wav, wav, RATE) == pytest.approx(5)
+    assert 4 < find_metric("visqol").function(wav, wav, RATE) < 5
+
+
 def test_clipping_is_heard(wav: Tensor) -> None:
     clipped = (wav * 20).clamp(-0.5, 0.5)
     assert pesq(wav, clipped, RATE) < 3

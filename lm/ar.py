@@ -9,6 +9,9 @@ ends by moving beyond it, so it can neither skip nor repeat a phoneme.
 Steps: both kinds take T + 1 steps for T frames. A plain step t predicts frame t, the last one EOS. An aligned step 0
 only decides on which token the speech starts; step t > 0 predicts frame t - 1 and on which token frame t is. A plain
 model with groups (VALL-E 2, arXiv 2406.05370) predicts the next N = `config.group_size` frames in each step.
+
+In VALL-E the texts of prompt and target see each other, so all that is computed of a prompt changes with each text. With
+`config.reusable_prompt` the prompt (time-invariant codes, its text, its steps) sees only itself, the rest sees it all.
 """
 
 from __future__ import annotations
@@ -52,6 +55,14 @@ class ARLogits:
 
     codes: Tensor
     advances: Tensor | None
+
+
+@dataclass
+class Prompts:
+    """How much of known speech is its prompt: text tokens and steps, [B] each."""
+
+    phonemes: Tensor
+    steps: Tensor
 
 
 class ARModel(nn.Module):
@@ -114,14 +125,32 @@ class ARModel(nn.Module):
         )
 
     def forward(
-        self, phonemes: Tensor, phoneme_lengths: Tensor, steps: ARSteps, time_invariant: Tensor | None = None
+        self,
+        phonemes: Tensor,
+        phoneme_lengths: Tensor,
+        steps: ARSteps,
+        time_invariant: Tensor | None = None,
+        prompts: Prompts | None = None,
     ) -> ARLogits:
-        """Logits of all steps of known speech; `phonemes` [B, L], `time_invariant` [B, G] or None."""
+        """Logits of all steps of known speech; `phonemes` [B, L], `time_invariant` [B, G] or None.
+
+        prompts: of a model whose prompt is reusable; None: there is none, besides the time-invariant codes
+        """
         prefix = self.prefix(phonemes, phoneme_lengths, time_invariant)
-        frames = self.embed(prefix.context, steps.previous, steps.pointers, steps.spent)
-        size, count = prefix.x.shape[1], frames.shape[1]
-        counters = (torch.arange(size, device=frames.device), torch.arange(count, device=frames.device))
-        mask = prefix_causal_mask(prefix.exists, count)
+        context, pointers, in_prompt = prefix.context, steps.pointers, None
+        size, count, device = prefix.x.shape[1], steps.previous.shape[1], phonemes.device
+        counters = (torch.arange(size, device=device), torch.arange(count, device=device))
+        if self.config.reusable_prompt:
+            prompts = prompts or Prompts(torch.zeros_like(phoneme_lengths), torch.zeros_like(phoneme_lengths))
+            in_text = counters[0] < self.config.n_time_invariant + prompts.phonemes[:, None]
+            in_frames = counters[1] < prompts.steps[:, None]
+            in_prompt = torch.cat((in_text, in_frames), dim=1)
+            if context is not None and pointers is not None:
+                # Two tables in one: the prompts' steps look into the second.
+                pointers = pointers + in_frames * context.shape[1]
+                context = torch.cat((context, self.prefix.prompt_context(phonemes, prompts.phonemes)), dim=1)
+        frames = self.embed(context, steps.previous, pointers, steps.spent)
+        mask = prefix_causal_mask(prefix.exists, count, in_prompt)
         hidden = self.transformer(torch.cat((prefix.x, frames), dim=1), torch.cat(counters)[None], mask)
         legal = self.legal_advances(phonemes, phoneme_lengths) if self.config.aligned else None
         return self.logits(hidden[:, size:], legal, steps.pointers)

@@ -5,13 +5,16 @@ Shapes: n rows in use, L text tokens, S steps of the prompt, N frames of a step,
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from valle.lm.ar import ARLogits, ARModel, ARSteps
 from valle.lm.cache import KVCache, whole_pages
-from valle.lm.request import RequestBatch
+from valle.lm.prefills import Prefills
+from valle.lm.request import Request, RequestBatch
 from valle.lm.transformer import prefix_causal_mask
 
 BLOCK = 64
@@ -24,11 +27,15 @@ class CachedAR:
     """An `ARModel` with a KV cache of `rows` rows, used from 0 on.
 
     A row is filled alone, so what it holds does not depend on the others. `stepper` makes the single steps: the model
-    itself, or a copy of it in lower precision (`valle.lm.precision`).
+    itself, or a copy of it in lower precision (`valle.lm.precision`). `prefills` keeps what was read, for those that
+    ask for the same again; default: until this object is gone.
     """
 
-    def __init__(self, model: ARModel, rows: int, stepper: ARModel | None = None) -> None:
+    def __init__(
+        self, model: ARModel, rows: int, stepper: ARModel | None = None, prefills: Prefills | None = None
+    ) -> None:
         self.model, self.stepper = model, stepper or model
+        self.prefills = prefills or Prefills.beside(model)
         config, weight = model.config, self.stepper.code.weight
         self.device = weight.device
         # On a CPU a step attends in fp32, see `transformer.attend`.
@@ -50,26 +57,41 @@ class CachedAR:
         cache = self.cache
         return cache.keys, cache.values, cache.lines, self.size, self.time, self.context, self.legal, self.slots
 
-    def enter(self, row: int, inputs: RequestBatch) -> ARSteps:
-        """Fill `row` with a batch of one: its prefix and its prompt. Gives the steps [1, S] of the prompt.
+    def enter(self, row: int, request: Request) -> ARSteps:
+        """Fill `row` with the prefix and the prompt of a request. Gives the steps [1, S] of the prompt.
 
-        The last of these steps is not done yet: it is the first one for `step`.
+        The last of these steps is not done yet: it is the first one for `step`. Where the prompt is reusable, it stands
+        in front of the text that follows it.
         """
-        model = self.model
+        model, config = self.model, self.model.config
+        inputs = RequestBatch.of([request], config.aligned, self.device)
         prefix = model.prefix(inputs.phonemes, inputs.phoneme_lengths, inputs.time_invariant)
         # The prompt ends with a group; frames that fill none are left out at its beginning.
-        odd = inputs.codes.shape[2] % model.config.group_size
+        odd = inputs.codes.shape[2] % config.group_size
         codes, lengths = inputs.codes[:, 0, odd:], inputs.code_lengths - odd
         steps = model.steps(inputs.phoneme_lengths, codes, lengths, inputs.durations)
         size, past = prefix.x.shape[1], steps.previous.shape[1] - 1
         known = (None if s is None else s[:, :past] for s in (steps.previous, steps.pointers, steps.spent))
         previous, pointers, spent = known
         assert previous is not None
-        x = torch.cat((prefix.x, model.embed(prefix.context, previous, pointers, spent)), dim=1)
-        counters = torch.cat((torch.arange(size, device=self.device), torch.arange(past, device=self.device)))
+        tokens, context = len(request.phonemes), prefix.context
+        if config.reusable_prompt:
+            tokens = request.prompt_phonemes
+            if config.aligned:
+                context = model.prefix.prompt_context(inputs.phonemes, torch.tensor([tokens], device=self.device))
+        first = config.n_time_invariant + tokens
+        x = torch.cat((prefix.x[:, :first], model.embed(context, previous, pointers, spent)), dim=1)
+        text, time = torch.arange(size, device=self.device), torch.arange(past, device=self.device)
+        prompt = None if request.prompt_codes is None else request.prompt_codes[0, odd:]
+        content = _content(request.time_invariant, prompt, request.prompt_durations, request.phonemes[:tokens])
         self.cache.reserve(size + past)
-        self.cache.begin(row)
-        model.transformer(x, counters[None], prefix_causal_mask(prefix.exists, past), cache=self.cache)
+        mask = prefix_causal_mask(prefix.exists[:, :first], past)
+        self._read(row, 0, content, x, torch.cat((text[:first], time)), mask)
+        if first < size:
+            content = content, _content(request.phonemes[tokens:])
+            # Text sees all text, but no frame.
+            mask = F.pad(torch.zeros(past, dtype=torch.bool, device=self.device), (first, size - first), value=True)
+            self._read(row, first + past, content, prefix.x[:, first:], text[first:], mask[None, None, None])
 
         self.size[row], self.time[row], self.used[row] = size, past, size + past
         if prefix.context is not None:
@@ -80,6 +102,16 @@ class CachedAR:
             self.context[row, :length] = prefix.context[0]
             self.legal[row, :length] = model.legal_advances(inputs.phonemes, inputs.phoneme_lengths)[0]
         return steps
+
+    def _read(self, row: int, start: int, content: Hashable, x: Tensor, positions: Tensor, mask: Tensor) -> None:
+        """Fill `row` from `start` on with inputs `x` [1, S, D], which are the same whenever `content` is."""
+        known = self.prefills.get(content)
+        if known is not None:
+            self.cache.paste(row, start, known)
+            return
+        self.cache.begin(row, start)
+        self.model.transformer(x, positions[None], mask, cache=self.cache)
+        self.prefills.put(content, self.cache.copy(row, start, start + x.shape[1]))
 
     def make_room(self, count: int) -> None:
         """Before each `step` of rows 0..count-1: its part that is not the device's."""
@@ -114,3 +146,8 @@ class CachedAR:
             self.used[to] = self.used[origin]
             for state in (self.size, self.time, self.context, self.legal):
                 state[to] = state[origin]
+
+
+def _content(*tensors: Tensor | None) -> Hashable:
+    """Equal for equal tensors."""
+    return tuple(None if tensor is None else tensor.numpy(force=True).tobytes() for tensor in tensors)

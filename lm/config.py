@@ -24,6 +24,9 @@ class LMConfig:
     """True: each frame knows its phoneme (VALL-E R, arXiv 2406.07855; RALL-E, arXiv 2404.03204); needs durations."""
     group_size: int = 1
     """Frames that a step predicts at once (VALL-E 2, arXiv 2406.05370). Only for an AR model that is not `aligned`."""
+    reusable_prompt: bool = False
+    """True: the prompt does not look at the text that follows it, so it is read once for a voice, not for each text;
+    training needs durations. Only for an AR model."""
     boundary_ids: tuple[int, ...] = ()
     """Text ids that may last zero frames: the word boundary and punctuation. Only for `aligned`."""
     max_advance: int = 2

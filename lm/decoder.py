@@ -16,7 +16,8 @@ from valle.lm.ar import ARLogits, ARModel
 from valle.lm.cache import whole_pages
 from valle.lm.cached import CachedAR
 from valle.lm.graphs import StepGraphs, cuda_recorders
-from valle.lm.request import Generated, Request, RequestBatch, uniform_noise
+from valle.lm.prefills import Prefills
+from valle.lm.request import Generated, Request, uniform_noise
 from valle.lm.sampling import Sampling, choose, draw, probabilities
 
 CHECK_EVERY = 16
@@ -43,16 +44,24 @@ class Decoder:
         decoder.leave(row)                  # to cancel; finished rows have left already
 
     stepper: a copy of the model in lower precision that makes the single steps, see `valle.lm.precision`
+    prefills: what was read before, shared with other decoders of the same model; default: its own
     On CUDA the steps are replayed from graphs (`valle.lm.graphs`).
     The models must be in eval mode. Not safe for use by several threads at once.
     """
 
     @torch.inference_mode()
-    def __init__(self, model: ARModel, sampling: Sampling, rows: int = 8, stepper: ARModel | None = None) -> None:
+    def __init__(
+        self,
+        model: ARModel,
+        sampling: Sampling,
+        rows: int = 8,
+        stepper: ARModel | None = None,
+        prefills: Prefills | None = None,
+    ) -> None:
         if model.training:
             raise ValueError("the model is in training mode; call model.eval() first")
         self.model, self.sampling = model, sampling
-        self.ar = CachedAR(model, rows, stepper)
+        self.ar = CachedAR(model, rows, stepper, prefills)
         self.device = self.ar.device
         self.rows: list[Row] = []
         self.capacity = rows
@@ -71,14 +80,13 @@ class Decoder:
         if not self.free:
             raise ValueError(f"all {self.capacity} rows are in use")
         row, aligned = Row(request, len(self.rows)), self.model.config.aligned
-        inputs = RequestBatch.of([request], aligned, self.device)
-        steps = self.ar.enter(row.index, inputs)
+        steps = self.ar.enter(row.index, request)
         sampling, state, i = self.sampling, self._state, row.index
         new_tokens = len(request.phonemes) - request.prompt_phonemes
         most = min(sampling.max_frames, max(1, -int(-new_tokens * sampling.max_frames_per_token // 1)))
         stay = None
         if aligned:
-            boundary = self.model.is_boundary[inputs.phonemes[0]]
+            boundary = self.model.is_boundary[request.phonemes.to(self.device)]
             longest_phone, longest_pause = sampling.longest(request.live)
             stay = torch.where(boundary, longest_pause, longest_phone)
             most = min(most, int(stay[request.prompt_phonemes :].sum()))
@@ -92,8 +100,10 @@ class Decoder:
         noise = uniform_noise([request], torch.tensor([most + 1]), 3, self.device)[0]
         state.noise[i, : len(noise)] = noise
         window = state.window
-        prompt = inputs.codes[0, 0, -window:]
-        state.codes[i, :window] = F.pad(prompt, (window - len(prompt), 0), value=-1)
+        state.codes[i, :window] = -1
+        if request.prompt_codes is not None:
+            prompt = request.prompt_codes[0, -window:]
+            state.codes[i, window - len(prompt) : window] = prompt.to(self.device)
         if stay is not None and steps.pointers is not None and steps.spent is not None:
             state.stay_limit[i, : len(stay)] = stay
             state.pointers[i], state.spent[i] = steps.pointers[0, -1], steps.spent[0, -1]

@@ -63,6 +63,11 @@ class PrefixEmbedding(nn.Module):
         context = self._context(text) if self.config.aligned else None
         return Prefix(torch.cat((voice, text), dim=1), exists, context)
 
+    def prompt_context(self, phonemes: Tensor, prompt_phonemes: Tensor) -> Tensor:
+        """`Prefix.context` of the prompts' text, the first `prompt_phonemes` [B] tokens, as if nothing followed it."""
+        in_prompt = torch.arange(phonemes.shape[1], device=phonemes.device) < prompt_phonemes[:, None]
+        return self._context(self.text(phonemes) * in_prompt[:, :, None])
+
     def frame_context(self, context: Tensor, pointers: Tensor, spent: Tensor) -> Tensor:
         """What frames at `pointers` [B, T] (-1..L-1) see of the text, [B, T, D]; `spent` [B, T] frames in it."""
         index = (pointers + 1)[:, :, None].expand(-1, -1, context.shape[2])

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from valle.lm.alignment import IGNORE, check_durations
-from valle.lm.ar import ARModel
+from valle.lm.ar import ARModel, Prompts
 from valle.lm.config import LMConfig
 from valle.lm.geometry import start_from_codec, start_voice_from_codec
 from valle.lm.lora import LoRAConfig, add_lora
@@ -70,9 +71,9 @@ class LMTask(L.LightningModule, ABC):
         model.transformer.recompute = start.recompute_activations
         if start.model is not None:
             source = load_lm(start.model, self.kind)
-            if source.config != replace(
-                model.config, dropout=source.config.dropout, ti_dropout=source.config.ti_dropout
-            ):
+            # These change no weight's shape.
+            free = {name: getattr(model.config, name) for name in ("dropout", "ti_dropout", "reusable_prompt")}
+            if model.config != replace(source.config, **free):
                 raise UserError(
                     f"{start.model}/{self.kind}.safetensors has another shape than model.config says; "
                     f"'valle train {self.kind} --model {start.model}' takes the shape from there"
@@ -191,7 +192,8 @@ class ARTask(LMTask):
 
     def losses(self, batch: LMBatch, part: str) -> dict[str, Tensor]:
         steps = self.model.steps(batch.phoneme_lengths, batch.codes[:, 0], batch.code_lengths, batch.durations)
-        logits = self.model(batch.phonemes, batch.phoneme_lengths, steps, batch.time_invariant)
+        prompts = self._prompts(batch, part) if self.config.reusable_prompt else None
+        logits = self.model(batch.phonemes, batch.phoneme_lengths, steps, batch.time_invariant, prompts)
         code_loss = cross_entropy(logits.codes, steps.codes, self.label_smoothing if part == "train" else 0.0)
         values = {
             "loss": code_loss,
@@ -205,6 +207,21 @@ class ARTask(LMTask):
             values["advance_loss"] = advance_loss
             values["advance_top1"] = accuracy(logits.advances, steps.advances, 1)
         return values
+
+    def _prompts(self, batch: LMBatch, part: str) -> Prompts:
+        """In training half of the utterances begin with a prompt, of any length; in validation a third is prompt."""
+        if batch.durations is None:
+            raise UserError(
+                "a model with a reusable prompt needs durations, to know which frames speak the prompt's text; "
+                "tokenize with an aligner, or set model.config.reusable_prompt: false"
+            )
+        lengths = batch.phoneme_lengths
+        share = torch.full(lengths.shape, 1 / 3, device=lengths.device)
+        if part == "train":
+            share = torch.rand(lengths.shape, device=lengths.device) * torch.randint_like(lengths, 2)
+        phonemes = (share * lengths).long()
+        frames = F.pad(batch.durations.cumsum(dim=1), (1, 0)).gather(1, phonemes[:, None])[:, 0]
+        return Prompts(phonemes, frames // self.config.group_size)
 
 
 class NARTask(LMTask):

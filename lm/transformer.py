@@ -181,13 +181,15 @@ class Transformer(nn.Module):
         return self.norm(x, condition)
 
 
-def prefix_causal_mask(prefix: Tensor, frames: int) -> Tensor:
+def prefix_causal_mask(prefix: Tensor, frames: int, prompt: Tensor | None = None) -> Tensor:
     """Mask [B, 1, S, S] of [prefix | frames]: the prefix sees itself both ways, frames see it and the past.
 
     `prefix` bool [B, P] is True for the tokens that exist. Padded frames need no mask: no earlier frame sees them.
+    `prompt` bool [B, S], if given, is True for what sees nothing but its like.
     """
     size = prefix.shape[1]
     mask = torch.ones(size + frames, size + frames, dtype=torch.bool, device=prefix.device).tril()
     mask[:size, :size] = True
     exists = F.pad(prefix, (0, frames), value=True)
-    return mask & exists[:, None, None, :]
+    mask = mask & exists[:, None, None, :]
+    return mask if prompt is None else mask & (prompt[:, None, None, :] | ~prompt[:, None, :, None])

@@ -14,6 +14,7 @@ from valle.engine import ROWS, STREAM_AHEAD, Engine
 from valle.hub import find_model
 from valle.lm import Sampling
 from valle.lm.precision import for_steps
+from valle.lm.prefills import Prefills
 from valle.pieces import BEST_OF, Takes, cut_text
 from valle.prompt import load_prompt
 from valle.speech import Speech, SpeechChunk
@@ -30,6 +31,7 @@ class VoiceCloner:
         self.bundle = bundle
         self.device = next(bundle.codec.parameters()).device
         self._stepper = for_steps(bundle.ar, precision)
+        self._prefills = Prefills.beside(bundle.ar)
 
     @classmethod
     def from_pretrained(
@@ -51,7 +53,7 @@ class VoiceCloner:
 
     def engine(self, sampling: Sampling | None = None, rows: int = ROWS) -> Engine:
         """Speaks many texts at once, `rows` sentences at a time; for servers and long lists."""
-        return Engine(self.bundle, sampling, rows, self._stepper)
+        return Engine(self.bundle, sampling, rows, self._stepper, self._prefills)
 
     def clone(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from valle.bundle import Bundle
 from valle.lm import ARModel, Decoder, Row, Sampling
+from valle.lm.prefills import Prefills
 from valle.pieces import Take, Takes
 from valle.task import Task
 from valle.tokenizers.errors import UserError
@@ -28,10 +29,15 @@ class Engine:
     """
 
     def __init__(
-        self, bundle: Bundle, sampling: Sampling | None = None, rows: int = ROWS, stepper: ARModel | None = None
+        self,
+        bundle: Bundle,
+        sampling: Sampling | None = None,
+        rows: int = ROWS,
+        stepper: ARModel | None = None,
+        prefills: Prefills | None = None,
     ) -> None:
         self.bundle, self.sampling = bundle, sampling or bundle.sampling
-        self.decoder = Decoder(bundle.ar, self.sampling, rows, stepper)
+        self.decoder = Decoder(bundle.ar, self.sampling, rows, stepper, prefills)
         self._tasks: list[Task] = []
         self._takes: dict[Row, tuple[Task, Take]] = {}
 

@@ -15,7 +15,17 @@ BOUNDARIES = (2, 3)
 VOCAB, CODES, GROUPS = 12, 20, 2
 
 
-@pytest.fixture(params=[{}, {"group_size": 3}, {"aligned": True}], ids=["plain", "grouped", "aligned"])
+KINDS = {
+    "plain": {},
+    "grouped": {"group_size": 3},
+    "aligned": {"aligned": True},
+    "reusable": {"reusable_prompt": True},
+    "reusable-grouped": {"reusable_prompt": True, "group_size": 3},
+    "reusable-aligned": {"reusable_prompt": True, "aligned": True},
+}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
 def kind(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What makes a config one of each kind of AR model."""
     return request.param

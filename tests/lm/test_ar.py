@@ -8,6 +8,7 @@ import torch
 from valle.data.batch import LMBatch
 from valle.lm import ARModel, ARSteps, LMConfig
 from valle.lm.alignment import IGNORE
+from valle.lm.ar import Prompts
 from valle.lm.losses import cross_entropy
 from valle.tokenizers.errors import UserError
 
@@ -46,7 +47,7 @@ def test_no_step_sees_the_future(make_config, make_batch, kind):
 
 
 def test_prefix_is_seen_whole_and_sees_itself_both_ways(make_config, make_batch, kind):
-    model, batch = model_of(make_config(**kind)), make_batch((8,))
+    model, batch = model_of(make_config(**kind | {"reusable_prompt": False})), make_batch((8,))
     hidden, embedded = {}, {}
     model.transformer.blocks[0].register_forward_hook(lambda module, args, out: hidden.update(x=out))
     model.prefix.text.register_forward_hook(lambda module, args, out: embedded.update(text=out))
@@ -58,6 +59,35 @@ def test_prefix_is_seen_whole_and_sees_itself_both_ways(make_config, make_batch,
     for part in ("text", "voice"):
         (gradient,) = torch.autograd.grad(logits[0, 0].square().sum(), embedded[part], retain_graph=True)
         assert (gradient[0].abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"group_size": 3}, {"aligned": True}], ids=["plain", "grouped", "aligned"])
+def test_a_reusable_prompt_sees_only_itself(make_config, make_batch, changes):
+    model, batch = model_of(make_config(**changes, reusable_prompt=True)), make_batch((8,))
+    steps, voices, seen = steps_of(model, batch), 2, {}
+    frames = int(batch.durations[0, :5].sum()) // model.config.group_size
+    prompts = Prompts(torch.tensor([5]), torch.tensor([frames]))
+    model.transformer.register_forward_hook(lambda module, args, out: seen.update(hidden=out[0]))
+
+    def hidden(**other: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Of the voice and the prompt's text, the other text, the prompt's steps and the other steps."""
+        inputs = {"phonemes": batch.phonemes, "time_invariant": batch.time_invariant} | other
+        model(inputs["phonemes"], batch.phoneme_lengths, steps, inputs["time_invariant"], prompts)
+        return seen["hidden"].split([voices + 5, 3, frames, steps.previous.shape[1] - frames])
+
+    def differ(of: tuple[torch.Tensor, ...]) -> list[bool]:
+        return [not torch.equal(a, b) for a, b in zip(of, hidden(), strict=True)]
+
+    for place in range(8):
+        phonemes = batch.phonemes.clone()
+        phonemes[0, place] = 4 + (phonemes[0, place] + 1) % 8
+        in_prompt = place < 5
+        assert differ(hidden(phonemes=phonemes)) == [in_prompt, True, in_prompt, True]
+    assert differ(hidden(time_invariant=(batch.time_invariant + 1) % 5)) == [True] * 4
+    for place, in_prompt in ((1, True), (frames, False)):
+        before = hidden()
+        steps.previous[0, place, 0] = (steps.previous[0, place, 0] + 1) % 20
+        assert differ(before) == [False, False, in_prompt, True]
 
 
 def test_padding_changes_nothing(make_config, make_batch, kind):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from valle.lm import ARModel, LMConfig, NARModel, Request, Sampling, complete, generate
+from valle.lm.ar import Prompts
 from valle.lm.cached import CachedAR
 from valle.lm.losses import cross_entropy
-from valle.lm.request import RequestBatch
 
 GREEDY = Sampling(greedy=True, max_frames=60)
 RANDOM = Sampling(temperature=1.5, top_p=0.95, max_frames=40, nar_temperature=1.0)
@@ -48,26 +48,23 @@ def test_cached_steps_equal_the_whole_pass(make_config, make_batch, kind):
     torch.manual_seed(0)
     model = shaken(ARModel(make_config(**kind)))
     batch, group, aligned = make_batch((9, 7, 11)), model.config.group_size, model.config.aligned
-    known = torch.tensor([4, 0, 7]) // group * group
+    known_tokens = torch.tensor([3, 0, 4])
+    known = torch.stack([d[:n].sum() for d, n in zip(batch.durations, known_tokens, strict=True)]) // group * group
     steps = model.steps(batch.phoneme_lengths, batch.codes[:, 0], batch.code_lengths, batch.durations)
     with torch.inference_mode():
-        whole = model(batch.phonemes, batch.phoneme_lengths, steps, batch.time_invariant)
+        prompts = Prompts(known_tokens, known // group)
+        whole = model(batch.phonemes, batch.phoneme_lengths, steps, batch.time_invariant, prompts)
         # The known frames go in as a prompt, the others one by one; each row stands at its own time.
-        durations = None
-        if aligned:
-            spoken = torch.arange(batch.codes.shape[2]) < known[:, None]
-            durations = torch.zeros_like(batch.durations).scatter_add_(1, steps.pointers[:, 1:], spoken.long())
         cached, first = CachedAR(model, 3), []
-        for row in range(3):
-            inputs = RequestBatch(
-                batch.phonemes[row : row + 1, : batch.phoneme_lengths[row]],
-                batch.phoneme_lengths[row : row + 1],
-                batch.codes[row : row + 1, :, : known[row]],
-                known[row : row + 1],
-                None if durations is None else durations[row : row + 1, : batch.phoneme_lengths[row]],
-                batch.time_invariant[row : row + 1],
+        for row, tokens in enumerate(known_tokens.tolist()):
+            request = Request(
+                batch.phonemes[row, : batch.phoneme_lengths[row]],
+                batch.time_invariant[row],
+                batch.codes[row, :, : known[row]] if tokens else None,
+                tokens,
+                batch.durations[row, :tokens] if tokens and aligned else None,
             )
-            first.append(cached.enter(row, inputs).previous[0, -1])
+            first.append(cached.enter(row, request).previous[0, -1])
         rows = torch.arange(3)
         for ahead in range(12):
             at = (known // group + ahead).clamp(max=steps.previous.shape[1] - 1)
@@ -158,8 +155,10 @@ def test_a_trained_model_repeats_what_it_learned(make_config, make_batch, kind):
     model, batch = ARModel(config), make_batch((9, 7, 11))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
     steps = model.steps(batch.phoneme_lengths, batch.codes[:, 0], batch.code_lengths, batch.durations)
-    for _ in range(150):
-        logits = model(batch.phonemes, batch.phoneme_lengths, steps, batch.time_invariant)
+    starts = batch.durations[:, :5].sum(dim=1) // config.group_size
+    for step in range(200):
+        prompts = Prompts(torch.full_like(starts, 5), starts) if step % 2 else None
+        logits = model(batch.phonemes, batch.phoneme_lengths, steps, batch.time_invariant, prompts)
         loss = cross_entropy(logits.codes, steps.codes)
         if logits.advances is not None:
             loss = loss + cross_entropy(logits.advances, steps.advances)

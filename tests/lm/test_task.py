@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,40 @@ def test_learns_a_batch_by_heart(make_config, make_batch, kind, aligned):
     task = ARTask(config, OPTIM) if kind == "ar" else NARTask(config, OPTIM, max_prompt_frames=6)
     trainer = fit(task, [make_batch()], 150)
     assert trainer.callback_metrics["train_loss"] < 0.1  # uniform guessing: log 20 = 3.0
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_learns_to_go_on_from_reusable_prompts(make_config, make_batch, aligned):
+    """Its prompts see less than a model with other attention lets them: the model must have learned with them."""
+    torch.manual_seed(0)
+    batch = make_batch()
+    losses = []
+    for reusable in (True, False):
+        task = ARTask(make_config(aligned=aligned, reusable_prompt=reusable), OPTIM)
+        fit(task, [batch], 200)
+        blind = ARTask(replace(task.config, reusable_prompt=True), OPTIM)
+        blind.model.load_state_dict(task.model.state_dict())
+        losses.append(float(blind.losses(batch, "val")["loss"]))
+    assert losses[0] < 0.2
+    assert losses[1] > 3 * losses[0]
+
+
+def test_prompts_for_training_end_between_phonemes(make_config, make_batch):
+    torch.manual_seed(0)
+    task, batch, shares = ARTask(make_config(group_size=2, reusable_prompt=True), OPTIM), make_batch(), []
+    seen = []
+    task.model.register_forward_pre_hook(lambda module, args: seen.append(args[-1]))
+    for _ in range(100):
+        task.losses(batch, "train")
+    for prompts in seen:
+        for row, tokens in enumerate(prompts.phonemes.tolist()):
+            assert 0 <= tokens < batch.phoneme_lengths[row]
+            assert int(prompts.steps[row]) == int(batch.durations[row, :tokens].sum()) // 2
+            shares.append(tokens / int(batch.phoneme_lengths[row]))
+    assert 0.4 < sum(share > 0 for share in shares) / len(shares) < 0.6
+    assert max(shares) > 0.8
+    task.losses(batch, "val")
+    assert seen[-1].phonemes.tolist() == (batch.phoneme_lengths // 3).tolist()
 
 
 def test_averaged_task_resumes_where_it_stopped(make_config, make_batch, tmp_path: Path):
@@ -154,8 +189,9 @@ def test_validation_reports_every_stage(make_config, make_batch):
 def test_unaligned_data_for_an_aligned_model_is_refused(make_config, make_batch):
     batch = make_batch()
     batch.durations = None
-    with pytest.raises(UserError, match="needs durations"):
-        fit(ARTask(make_config(aligned=True), OPTIM), [batch], 1)
+    for kind in ({"aligned": True}, {"reusable_prompt": True}):
+        with pytest.raises(UserError, match="needs durations"):
+            fit(ARTask(make_config(**kind), OPTIM), [batch], 1)
 
 
 def test_bf16_training_learns(make_config, make_batch):

@@ -64,7 +64,31 @@ def test_a_cancelled_task_gives_its_rows_back(cloner: VoiceCloner, voice: Voice)
     assert engine.decoder.free == 2
 
 
-@pytest.mark.parametrize("kind", [{}, {"aligned": False}, {"aligned": False, "group_size": 3}])
+def test_a_voice_is_read_once_for_all_texts(make_bundle: Make, recordings: Path) -> None:
+    def texts_of(cloner: VoiceCloner) -> list[torch.Tensor]:
+        voice = cloner.make_voice(recordings / "1688-142285-0002.opus", "You don't mean that you thought me so silly.")
+        whole = cloner.clone("Good morning. How are you?", voice).codes
+        engine = cloner.engine(rows=3)
+        tasks = [engine.submit(text, voice) for text in ("Yes.", "Good evening.")]
+        while engine.busy:
+            engine.step()
+        return [whole, *(torch.cat(task.codes, dim=1) for task in tasks)]
+
+    bundle, lengths = make_bundle(aligned=False, reusable_prompt=True), []
+    want = texts_of(VoiceCloner(bundle))
+    bundle.ar.transformer.register_forward_hook(lambda module, args, out: lengths.append(out.shape[1]))
+    cloner = VoiceCloner(bundle)
+    for got, codes in zip(texts_of(cloner), want, strict=True):
+        assert torch.equal(got, codes)
+    # Read are the prompt and four sentences, two of them four times; shorter passes are steps.
+    prompt, *texts = [length for length in lengths if length > 1]
+    assert len(texts) == 4
+    assert prompt > 2 * max(texts)
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"aligned": False}, {"aligned": False, "group_size": 3}, {"reusable_prompt": True}]
+)
 def test_a_stream_says_what_a_clone_says(make_bundle: Make, recordings: Path, kind: dict[str, Any]) -> None:
     bundle = make_bundle(**kind)
     bundle.nar = None  # with it, quantizers beyond the first may differ where a chunk ends

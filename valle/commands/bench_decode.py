@@ -142,6 +142,7 @@ def _report(result: dict[str, Any], rows: list[Decoding]) -> str:
         "batch",
         "prompt s",
         "prefill ms",
+        "next text",
         "step ms",
         "tokens/s",
         "RTF",
@@ -150,7 +151,8 @@ def _report(result: dict[str, Any], rows: list[Decoding]) -> str:
     )
     table = [head]
     for r in rows:
-        facts = (r.size, r.precision, str(r.batch), f"{r.prompt_seconds:g}", f"{r.prefill_ms:.1f}", f"{r.step_ms:.2f}")
+        facts = (r.size, r.precision, str(r.batch), f"{r.prompt_seconds:g}")
+        times = (f"{r.prefill_ms:.1f}", f"{r.next_prefill_ms:.1f}", f"{r.step_ms:.2f}")
         rates = (f"{r.tokens_per_second:.0f}", f"{r.real_time_factor:.3f}", f"{r.share_of_limit:.0%}")
-        table.append((*facts, *rates, "" if r.speedup is None else f"{r.speedup:.1f}"))
+        table.append((*facts, *times, *rates, "" if r.speedup is None else f"{r.speedup:.1f}"))
     return "\n".join([*lines, plain_table(table, ">")])

@@ -10,7 +10,7 @@ Steps: both kinds take T + 1 steps for T frames. A plain step t predicts frame t
 only decides on which token the speech starts; step t > 0 predicts frame t - 1 and on which token frame t is. A plain
 model with groups (VALL-E 2, arXiv 2406.05370) predicts the next N = `config.group_size` frames in each step.
 
-In VALL-E the texts of prompt and target see each other, so all that is computed of a prompt changes with each text. With
+In VALL-E the texts of prompt and target see each other, so all that is computed of a prompt changes with the text. With
 `config.reusable_prompt` the prompt (time-invariant codes, its text, its steps) sees only itself, the rest sees it all.
 """
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 Prefill = tuple[Tensor, Tensor]
 """Keys and values [layers, H, S, h] of some positions."""
+LEAST = 2**25
+"""Bytes: some ten prompts of 4 s of the embedded model."""
 
 
 class Prefills:
@@ -25,8 +27,8 @@ class Prefills:
 
     @classmethod
     def beside(cls, model: nn.Module) -> Prefills:
-        """They take at most as much memory as the weights of `model`."""
-        return cls(sum(p.numel() * p.element_size() for p in model.parameters()))
+        """They may take as much memory as the weights of `model`, or `LEAST`."""
+        return cls(max(LEAST, sum(p.numel() * p.element_size() for p in model.parameters())))
 
     def get(self, content: Hashable) -> Prefill | None:
         """The prefill of what `content` tells apart."""

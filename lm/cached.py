@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from valle.lm.ar import ARLogits, ARModel, ARSteps
 from valle.lm.cache import KVCache, whole_pages
 from valle.lm.prefills import Prefills
+from valle.lm.prefix import Prefix
 from valle.lm.request import Request, RequestBatch
 from valle.lm.transformer import prefix_causal_mask
 
@@ -60,8 +61,7 @@ class CachedAR:
     def enter(self, row: int, request: Request) -> ARSteps:
         """Fill `row` with the prefix and the prompt of a request. Gives the steps [1, S] of the prompt.
 
-        The last of these steps is not done yet: it is the first one for `step`. Where the prompt is reusable, it stands
-        in front of the text that follows it.
+        The last of these steps is not done yet: it is the first one for `step`.
         """
         model, config = self.model, self.model.config
         inputs = RequestBatch.of([request], config.aligned, self.device)
@@ -71,28 +71,8 @@ class CachedAR:
         codes, lengths = inputs.codes[:, 0, odd:], inputs.code_lengths - odd
         steps = model.steps(inputs.phoneme_lengths, codes, lengths, inputs.durations)
         size, past = prefix.x.shape[1], steps.previous.shape[1] - 1
-        known = (None if s is None else s[:, :past] for s in (steps.previous, steps.pointers, steps.spent))
-        previous, pointers, spent = known
-        assert previous is not None
-        tokens, context = len(request.phonemes), prefix.context
-        if config.reusable_prompt:
-            tokens = request.prompt_phonemes
-            if config.aligned:
-                context = model.prefix.prompt_context(inputs.phonemes, torch.tensor([tokens], device=self.device))
-        first = config.n_time_invariant + tokens
-        x = torch.cat((prefix.x[:, :first], model.embed(context, previous, pointers, spent)), dim=1)
-        text, time = torch.arange(size, device=self.device), torch.arange(past, device=self.device)
-        prompt = None if request.prompt_codes is None else request.prompt_codes[0, odd:]
-        content = _content(request.time_invariant, prompt, request.prompt_durations, request.phonemes[:tokens])
         self.cache.reserve(size + past)
-        mask = prefix_causal_mask(prefix.exists[:, :first], past)
-        self._read(row, 0, content, x, torch.cat((text[:first], time)), mask)
-        if first < size:
-            content = content, _content(request.phonemes[tokens:])
-            # Text sees all text, but no frame.
-            mask = F.pad(torch.zeros(past, dtype=torch.bool, device=self.device), (first, size - first), value=True)
-            self._read(row, first + past, content, prefix.x[:, first:], text[first:], mask[None, None, None])
-
+        self._fill(row, request, prefix, steps)
         self.size[row], self.time[row], self.used[row] = size, past, size + past
         if prefix.context is not None:
             length = prefix.context.shape[1]
@@ -103,8 +83,34 @@ class CachedAR:
             self.legal[row, :length] = model.legal_advances(inputs.phonemes, inputs.phoneme_lengths)[0]
         return steps
 
+    def _fill(self, row: int, request: Request, prefix: Prefix, steps: ARSteps) -> None:
+        """Read the prefix, and the steps but the last. A reusable prompt is read first, then the text behind it."""
+        model, config = self.model, self.model.config
+        size, past = prefix.x.shape[1], steps.previous.shape[1] - 1
+        tokens, context = len(request.phonemes), prefix.context
+        if config.reusable_prompt:
+            tokens = request.prompt_phonemes
+            if context is not None:
+                ends = torch.tensor([tokens], device=self.device)
+                context = model.prefix.prompt_context(request.phonemes[None].to(self.device), ends)
+        pointers, spent = (None if s is None else s[:, :past] for s in (steps.pointers, steps.spent))
+        frames = model.embed(context, steps.previous[:, :past], pointers, spent)
+        text, time = torch.arange(size, device=self.device), torch.arange(past, device=self.device)
+        prompt = None if request.prompt_codes is None else request.prompt_codes[0]
+        content = _content(request.time_invariant, prompt, request.prompt_durations, request.phonemes[:tokens])
+        first = config.n_time_invariant + tokens
+        x, positions = torch.cat((prefix.x[:, :first], frames), dim=1), torch.cat((text[:first], time))
+        self._read(row, 0, content, x, positions, prefix_causal_mask(prefix.exists[:, :first], past))
+        if first < size:
+            # Text sees all text, but no frame.
+            mask = F.pad(torch.zeros_like(time, dtype=torch.bool), (first, size - first), value=True)
+            content = content, _content(request.phonemes[tokens:])
+            self._read(row, first + past, content, prefix.x[:, first:], text[first:], mask[None, None, None])
+
     def _read(self, row: int, start: int, content: Hashable, x: Tensor, positions: Tensor, mask: Tensor) -> None:
         """Fill `row` from `start` on with inputs `x` [1, S, D], which are the same whenever `content` is."""
+        if not x.shape[1]:
+            return  # a reusable prompt may be nothing at all
         known = self.prefills.get(content)
         if known is not None:
             self.cache.paste(row, start, known)

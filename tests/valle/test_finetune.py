@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,12 @@ def settings(run: Path, tokens: Path) -> list[str]:
     return [f"--run.folder={run}", f"--data.shards=[{tokens}]", "--trainer.max_steps=3", *QUIET]
 
 
-@pytest.mark.parametrize("how", [[], ["--model.start.lora=null"]], ids=["lora", "full"])
+FULL = ["--model.start.lora=null"]
+
+
+@pytest.mark.parametrize(
+    "how", [[], FULL, [*FULL, "--model.config.reusable_prompt=true"]], ids=["lora", "full", "reusable"]
+)
 def test_a_model_is_finetuned_and_exported(
     how: list[str], bundle: Bundle, model: Path, tokens: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -60,7 +66,7 @@ def test_a_model_is_finetuned_and_exported(
     parts = ["--codec", str(model), "--ar", str(run), "--nar", str(model)]
     assert main(["export", *parts, "--out", str(out)]) == 0
     mine = Bundle.load(out)
-    assert mine.ar.config.to_dict() == bundle.ar.config.to_dict() and mine.nar is not None
+    assert mine.ar.config == replace(bundle.ar.config, reusable_prompt=len(how) > 1) and mine.nar is not None
     start = Bundle.load(model).ar.state_dict()
     moved = {n: (w - start[n]).abs().max() for n, w in mine.ar.state_dict().items()}
     assert moved["transformer.blocks.0.attention.qkv.weight"] > 1e-5

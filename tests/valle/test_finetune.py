@@ -73,6 +73,19 @@ def test_a_model_is_finetuned_and_exported(
     assert (moved["prefix.text.weight"] > 1e-5) == bool(how)  # LoRA leaves embeddings alone
 
 
+def test_the_prompt_of_a_finished_model_becomes_reusable(
+    bundle: Bundle, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = ["export", "--codec", str(model), "--out", str(tmp_path / "mine"), "--reusable-prompt"]
+    assert main([*parts, "--ar", str(model)]) == 0
+    mine, same = Bundle.load(tmp_path / "mine"), Bundle.load(model)
+    assert mine.ar.config == replace(bundle.ar.config, reusable_prompt=True)
+    for name, weights in same.ar.state_dict().items():
+        assert torch.equal(mine.ar.state_dict()[name], weights)
+    assert main(parts) == 2
+    assert "give --ar" in capsys.readouterr().err
+
+
 def test_tokens_of_another_codec_are_refused(
     model: Path, tokens: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--nar", metavar="X", help="the same of 'train nar'")
     add("--flow", metavar="X", help="the same of 'train flow', instead of --nar")
     add("--aligner", metavar="FILE", help="aligner that the tokens were made with")
+    add("--reusable-prompt", action="store_true", help="read a voice's prompt once, though the AR was not trained so")
     add("--out", required=True, metavar="DIR", help="folder to write")
     add("--sampling", action="append", default=[], metavar="KEY=VAL", help="default of the model: temperature=0.9")
     add("--about", action="append", default=[], metavar="KEY=VAL", help="for the model card: license=Apache-2.0")
@@ -41,8 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the folder."""
     about = dict(_pair("--about", text) for text in args.about)
-    if args.ar is None and (args.nar or args.flow or args.aligner or args.sampling):
-        raise UserError("--nar, --flow, --aligner and --sampling are for whole models: give --ar, too")
+    if args.ar is None and (args.nar or args.flow or args.aligner or args.sampling or args.reusable_prompt):
+        raise UserError(
+            "--nar, --flow, --aligner, --reusable-prompt and --sampling are for whole models: give --ar, too"
+        )
     if args.nar and args.flow:
         raise UserError("--nar and --flow do the same: give one of them")
     check_folder(args.out)
@@ -89,6 +92,8 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
         raise UserError(f"{args.aligner} is not the aligner that ar's training data were made with")
     ar, nar = models["ar"], models.get("nar") or models.get("flow")
     assert isinstance(ar, ARModel)
+    if args.reusable_prompt:
+        ar.config = replace(ar.config, reusable_prompt=True)
     assert nar is None or isinstance(nar, NARModel | FlowModel)
     text = text_tokenizer_from_dict(made_with["text_tokenizer"])
     Bundle(codec, text, ar, nar, aligner, _sampling(args.sampling), about).save(args.out)

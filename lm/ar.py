@@ -11,7 +11,8 @@ only decides on which token the speech starts; step t > 0 predicts frame t - 1 a
 model with groups (VALL-E 2, arXiv 2406.05370) predicts the next N = `config.group_size` frames in each step.
 
 In VALL-E the texts of prompt and target see each other, so all that is computed of a prompt changes with the text. With
-`config.reusable_prompt` the prompt (time-invariant codes, its text, its steps) sees only itself, the rest sees it all.
+`config.reusable_prompt` the prompt (time-invariant codes, its text, its steps) sees only itself, the rest sees it all;
+without a prompt, speech in a voice that is given by time-invariant codes alone, nothing differs.
 """
 
 from __future__ import annotations
@@ -134,15 +135,16 @@ class ARModel(nn.Module):
     ) -> ARLogits:
         """Logits of all steps of known speech; `phonemes` [B, L], `time_invariant` [B, G] or None.
 
-        prompts: of a model whose prompt is reusable; None: there is none, besides the time-invariant codes
+        prompts: of a model whose prompt is reusable; None: there are none
         """
         prefix = self.prefix(phonemes, phoneme_lengths, time_invariant)
         context, pointers, in_prompt = prefix.context, steps.pointers, None
         size, count, device = prefix.x.shape[1], steps.previous.shape[1], phonemes.device
         counters = (torch.arange(size, device=device), torch.arange(count, device=device))
-        if self.config.reusable_prompt:
-            prompts = prompts or Prompts(torch.zeros_like(phoneme_lengths), torch.zeros_like(phoneme_lengths))
-            in_text = counters[0] < self.config.n_time_invariant + prompts.phonemes[:, None]
+        if self.config.reusable_prompt and prompts is not None:
+            # Without a prompt the voice alone is not worth keeping: it sees the text.
+            ends = (prompts.phonemes + self.config.n_time_invariant).where(prompts.phonemes > 0, 0)
+            in_text = counters[0] < ends[:, None]
             in_frames = counters[1] < prompts.steps[:, None]
             in_prompt = torch.cat((in_text, in_frames), dim=1)
             if context is not None and pointers is not None:

@@ -88,7 +88,7 @@ class CachedAR:
         model, config = self.model, self.model.config
         size, past = prefix.x.shape[1], steps.previous.shape[1] - 1
         tokens, context = len(request.phonemes), prefix.context
-        if config.reusable_prompt:
+        if config.reusable_prompt and request.prompt_phonemes:
             tokens = request.prompt_phonemes
             if context is not None:
                 ends = torch.tensor([tokens], device=self.device)
@@ -109,8 +109,6 @@ class CachedAR:
 
     def _read(self, row: int, start: int, content: Hashable, x: Tensor, positions: Tensor, mask: Tensor) -> None:
         """Fill `row` from `start` on with inputs `x` [1, S, D], which are the same whenever `content` is."""
-        if not x.shape[1]:
-            return  # a reusable prompt may be nothing at all
         known = self.prefills.get(content)
         if known is not None:
             self.cache.paste(row, start, known)

@@ -47,7 +47,7 @@ def test_no_step_sees_the_future(make_config, make_batch, kind):
 
 
 def test_prefix_is_seen_whole_and_sees_itself_both_ways(make_config, make_batch, kind):
-    model, batch = model_of(make_config(**kind | {"reusable_prompt": False})), make_batch((8,))
+    model, batch = model_of(make_config(**kind)), make_batch((8,))
     hidden, embedded = {}, {}
     model.transformer.blocks[0].register_forward_hook(lambda module, args, out: hidden.update(x=out))
     model.prefix.text.register_forward_hook(lambda module, args, out: embedded.update(text=out))

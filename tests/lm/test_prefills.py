@@ -109,18 +109,15 @@ def test_nothing_else_is_taken_for_the_same(make_config, requests, reusable):
         assert speak(Decoder(model, RANDOM, 1, prefills=prefills), request) == speak(Decoder(model, RANDOM, 1), request)
 
 
-def test_there_may_be_nothing_before_the_text(make_config, requests):
-    model = make_model(make_config(reusable_prompt=True, n_time_invariant=0, time_invariant_size=0))
-    lengths, text = count_reading(model), requests[0].phonemes
-    said = speak(Decoder(model, RANDOM, 1), Request(text))
-    assert lengths == [len(text)]
-    with torch.inference_mode():
-        none = torch.zeros(1, 0, dtype=torch.long)
-        steps = model.steps(torch.tensor([len(text)]), none, torch.tensor([0]))
-        logits = model(text[None], torch.tensor([len(text)]), steps).codes[0, 0, 0, :20]
-    greedy = speak(Decoder(model, Sampling(greedy=True, max_frames=1), 1), Request(text))
-    assert greedy == [int(logits.argmax())]
-    assert said
+@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+def test_without_a_prompt_nothing_differs(make_config, requests, kind):
+    said = []
+    for reusable in (False, True):
+        model = make_model(make_config(**kind, reusable_prompt=reusable))
+        bare = [Request(r.phonemes, r.time_invariant, seed=r.seed) for r in requests]
+        said.append([speak(Decoder(model, RANDOM, 1), request) for request in (*bare, *requests)])
+    assert said[0][:3] == said[1][:3]
+    assert said[0][3:] != said[1][3:]
 
 
 def test_what_was_not_used_for_longest_is_forgotten():

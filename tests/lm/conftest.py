@@ -55,18 +55,24 @@ def make_config() -> Callable[..., LMConfig]:
 
 
 @pytest.fixture
-def make_ar(make_config: Callable[..., LMConfig]) -> Callable[[bool], ARModel]:
-    """An AR model, aligned or not, whose weights are so large that what is said depends on everything."""
+def make_model() -> Callable[[LMConfig], ARModel]:
+    """An AR model whose weights are so large that what is said depends on everything."""
 
-    def make(aligned: bool) -> ARModel:
+    def make(config: LMConfig) -> ARModel:
         torch.manual_seed(0)
-        model = ARModel(make_config(aligned=aligned, dim=64, ff=96, heads=2))
+        model = ARModel(config)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.15 * torch.randn_like(parameter))
         return model.eval()
 
     return make
+
+
+@pytest.fixture
+def make_ar(make_config: Callable[..., LMConfig], make_model: Callable[[LMConfig], ARModel]) -> Callable[..., ARModel]:
+    """The same, aligned or not, a little larger."""
+    return lambda aligned: make_model(make_config(aligned=aligned, dim=64, ff=96, heads=2))
 
 
 @pytest.fixture

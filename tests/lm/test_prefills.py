@@ -33,15 +33,6 @@ def requests(make_batch) -> list[Request]:
     ]
 
 
-def make_model(config) -> ARModel:
-    torch.manual_seed(0)
-    model = ARModel(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.15 * torch.randn_like(parameter))
-    return model
-
-
 def count_reading(model: ARModel) -> list[int]:
     """Will hold the lengths of the model's passes over more than one position."""
     lengths: list[int] = []
@@ -62,7 +53,7 @@ def speak(decoder: Decoder, request: Request) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
-def test_a_reusable_prompt_is_read_once(make_config, requests, kind):
+def test_a_reusable_prompt_is_read_once(make_config, make_model, requests, kind):
     model = make_model(make_config(**kind, reusable_prompt=True))
     alone = [speak(Decoder(model, RANDOM, 1), request) for request in requests]
     assert len({tuple(codes) for codes in alone}) == 3
@@ -75,7 +66,7 @@ def test_a_reusable_prompt_is_read_once(make_config, requests, kind):
 
 @pytest.mark.parametrize("reusable", [False, True])
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
-def test_a_sentence_is_read_once_for_all_its_takes(make_config, requests, kind, reusable):
+def test_a_sentence_is_read_once_for_all_its_takes(make_config, make_model, requests, kind, reusable):
     model = make_model(make_config(**kind, reusable_prompt=reusable))
     takes = [replace(requests[0], seed=seed) for seed in range(3)]
     alone = [speak(Decoder(model, RANDOM, 1), take) for take in takes]
@@ -86,7 +77,7 @@ def test_a_sentence_is_read_once_for_all_its_takes(make_config, requests, kind, 
 
 
 @pytest.mark.parametrize("reusable", [False, True])
-def test_nothing_else_is_taken_for_the_same(make_config, requests, reusable):
+def test_nothing_else_is_taken_for_the_same(make_config, make_model, requests, reusable):
     model = make_model(make_config(aligned=True, reusable_prompt=reusable))
     first, codes = requests[0], requests[0].prompt_codes
     durations = first.prompt_durations.clone()
@@ -110,7 +101,7 @@ def test_nothing_else_is_taken_for_the_same(make_config, requests, reusable):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
-def test_without_a_prompt_nothing_differs(make_config, requests, kind):
+def test_without_a_prompt_nothing_differs(make_config, make_model, requests, kind):
     said = []
     for reusable in (False, True):
         model = make_model(make_config(**kind, reusable_prompt=reusable))

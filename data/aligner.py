@@ -26,6 +26,7 @@ from valle.data.phone_inventory import BOUNDARIES, FIXED_MODELS, ChainBuilder, P
 from valle.data.phone_models import PhoneModels
 from valle.data.phone_training import Schedule, train_phone_models
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.hub import find_model
 from valle.tokenizers.writing import writing
 
 FORMAT = "valle-aligner"
@@ -198,8 +199,14 @@ class Aligner:
 
     @classmethod
     def load(cls, path: str | Path) -> Aligner:
-        """Reads what `save` wrote. Raises `UserError` when the file is missing or something else."""
-        if not Path(path).is_file():
+        """Reads what `save` wrote, or the aligner of a model (see `find_model`).
+
+        Raises `UserError` when it is missing or something else.
+        """
+        path = find_model(path)
+        if path.is_dir():
+            path = path / "aligner.safetensors"
+        if not path.is_file():
             raise UserError(f"aligner not found: {path}; train one with 'valle train aligner'")
         try:
             with safe_open(path, "pt") as file:

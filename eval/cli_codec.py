@@ -114,14 +114,14 @@ def _evaluate(args: argparse.Namespace) -> Iterator[tuple[str, CodecReport]]:
 
 def _load(models: list[str | None], device: str) -> dict[str, SpeechCodec]:
     """The codecs, by the name of their folder, or its whole path where two are called the same."""
-    from valle.hub import find_model
     from valle.tokenizers.codecs.registry import load_codec
 
-    if len(set(models)) < len(models):
+    names = [model or "embedded" for model in models]
+    if len(set(names)) < len(names):
         raise UserError("--model names a codec twice")
-    short = [Path(model).name if model else "embedded" for model in models]
-    names = short if len(set(short)) == len(short) else [model or "embedded" for model in models]
-    return {name: load_codec(find_model(model), device) for name, model in zip(names, models, strict=True)}
+    short = [Path(name).name for name in names]
+    codecs = [load_codec(name, device) for name in names]
+    return dict(zip(short if len(set(short)) == len(short) else names, codecs, strict=True))
 
 
 def _n_qs(wanted: list[int] | None, codec: SpeechCodec, alone: bool) -> list[int] | None:

@@ -17,6 +17,7 @@ from valle.lm.flow import FlowModel
 from valle.lm.lora import LoRAConfig, add_lora, merge_lora
 from valle.lm.nar import NARModel
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.hub import find_model
 
 LanguageModel = ARModel | NARModel | FlowModel
 MODELS: dict[str, type[LanguageModel]] = {"ar": ARModel, "nar": NARModel, "flow": FlowModel}
@@ -36,8 +37,11 @@ def save_lm(model: LanguageModel, folder: Path | str, kind: str, dtype: torch.dt
 
 
 def load_lm(folder: Path | str, kind: str) -> LanguageModel:
-    """The model that `save_lm` wrote, in float32 and eval mode. Raises `UserError` for a file that is damaged."""
-    path = Path(folder) / f"{kind}.safetensors"
+    """The model that `save_lm` wrote, in float32 and eval mode; `folder`: see `find_model`.
+
+    Raises `UserError` for a file that is damaged.
+    """
+    path = find_model(folder) / f"{kind}.safetensors"
     if not path.is_file():
         raise UserError(f"{path}: no such file; is this the folder of a model?")
     try:

@@ -11,13 +11,13 @@ from torch import Tensor
 from valle.bundle import Bundle
 from valle.device import find_device
 from valle.engine import ROWS, STREAM_AHEAD, Engine
-from valle.hub import find_model
 from valle.lm import Sampling
 from valle.lm.precision import for_steps
 from valle.lm.prefills import Prefills
 from valle.pieces import BEST_OF, Takes, cut_text
 from valle.prompt import load_prompt
 from valle.speech import Speech, SpeechChunk
+from valle.tokenizers.hub import find_model
 from valle.voice import PromptSource, Voice, make_voice
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from valle.bundle import read_config
 from valle.data.token_header import TokenHeader
-from valle.hub import find_model
 from valle.tokenizers.codecs.registry import load_codec
 from valle.tokenizers.errors import UserError
-from valle.tokenizers.text import text_tokenizer_from_dict
+from valle.tokenizers.hub import find_model
+from valle.tokenizers.text import read_text_tokenizer
 
 
 def start_options(kind: str, model: str, facts: set[str]) -> list[str]:
@@ -17,7 +17,7 @@ def start_options(kind: str, model: str, facts: set[str]) -> list[str]:
 
     `facts` are the settings that the training data decide.
     """
-    folder = find_model(None if model == "embedded" else model)
+    folder = find_model(model)
     shape = read_config(folder)["model"].get(kind)
     if shape is None:
         raise UserError(f"--model {model} has no {kind} model")
@@ -28,8 +28,7 @@ def start_options(kind: str, model: str, facts: set[str]) -> list[str]:
 
 def check_tokens(folder: str | Path, tokens: TokenHeader) -> None:
     """Raise `UserError` when the tokens are not in the language of the model: other codes, or other symbols."""
-    folder = Path(folder)
-    text = text_tokenizer_from_dict(read_config(folder)["model"]["text_tokenizer"])
+    text = read_text_tokenizer(folder)
     if text.fingerprint != tokens.text_tokenizer_hash:
         raise UserError(
             f"the training data have another text tokenizer than {folder}; tokenize --text-tokenizer {folder}"

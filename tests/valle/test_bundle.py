@@ -14,7 +14,6 @@ import torch
 
 from valle.bundle import Bundle
 from valle.cloner import VoiceCloner
-from valle.hub import find_model
 from valle.lm import ARModel, FlowModel, save_lm
 from valle.pieces import make_request
 from valle.tokenizers.codecs import load_codec
@@ -137,15 +136,3 @@ def test_a_damaged_folder_is_refused(
     damage(folder)
     with pytest.raises(UserError, match=message):
         Bundle.load(folder)
-
-
-def test_models_are_found_or_the_reason_is_given(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert find_model(model) == model
-    with pytest.raises(UserError, match="model folder not found"):
-        find_model(tmp_path / "nothing")
-    pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        UserError, match="'someone/voice' is no folder here, and the Hugging Face Hub cannot be reached"
-    ):
-        find_model("someone/voice")

@@ -125,7 +125,7 @@ MISTAKES: dict[str, tuple[dict[str, str | None], str]] = {
     "a folder": ({"--out": "folder.wav"}, "cannot write"),
     "format": ({"--out": "out.docx"}, "must end in"),
     "picture": ({"--plot": "plot.wav"}, "must end in .png"),
-    "no model": ({"--model": "nowhere"}, "model folder not found"),
+    "no model": ({"--model": "nowhere"}, "not found: nowhere"),
     "device": ({"--device": "abacus"}, "abacus"),
     "temperature": ({"--temperature": "-1"}, "temperatures must be above 0"),
     "top-k": ({"--top-k": "many"}, "--top-k"),

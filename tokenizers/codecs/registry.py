@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.hub import find_model
 from valle.tokenizers.writing import writing
 
 _BUILT_IN = {
@@ -66,8 +67,8 @@ def save_codec(codec: SpeechCodec, folder: str | Path, provenance: dict[str, Any
 
 
 def load_codec(folder: str | Path, device: str | torch.device = "cpu") -> SpeechCodec:
-    """Load a codec saved by `save_codec`, in eval mode and fp32."""
-    folder = Path(folder)
+    """Load a codec saved by `save_codec`, or that of a model (see `find_model`), in eval mode and fp32."""
+    folder = find_model(folder)
     try:
         config = json.loads((folder / "config.json").read_text())
         spec = CodecSpec.from_dict(config["spec"])

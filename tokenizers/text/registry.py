@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.hub import find_model
 from valle.tokenizers.text.bpe_tokenizer import BPETokenizer
 from valle.tokenizers.text.phoneme_tokenizer import PhonemeTokenizer
 from valle.tokenizers.text.tokenizer import TextTokenizer
@@ -26,8 +27,8 @@ def text_tokenizer_from_dict(values: dict[str, Any]) -> TextTokenizer:
 
 
 def read_text_tokenizer(path: str | Path) -> TextTokenizer:
-    """The tokenizer in a JSON file, such as `valle prepare bpe` writes, or that of a model folder."""
-    path = Path(path)
+    """The tokenizer in a JSON file, such as `valle prepare bpe` writes, or that of a model (see `find_model`)."""
+    path = find_model(path)
     try:
         if path.is_dir():
             return text_tokenizer_from_dict(json.loads((path / "config.json").read_bytes())["model"]["text_tokenizer"])

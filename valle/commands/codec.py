@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     one = verbs.add_parser("calibrate", help=summary, description=_CALIBRATE, epilog=_EPILOG)
     one.add_argument("cuts", metavar="CUTS", help="recordings to measure on: a cut manifest made by 'valle prepare'")
     one.add_argument("target", metavar="OUT", help="folder for the calibrated codec")
-    one.add_argument("--model", required=True, metavar="DIR", help="codec folder")
+    one.add_argument("--model", required=True, metavar="M", help="codec folder, model folder or Hub id")
     one.add_argument("--utterances", type=int, default=100, metavar="N", help="how many of them (default: 100)")
 
 
@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
 
     from valle.code_file import CodeFile
     from valle.device import find_device
-    from valle.hub import find_model
     from valle.tokenizers.audio import load_audio, save_audio
     from valle.tokenizers.codecs.registry import load_codec
+    from valle.tokenizers.hub import find_model
 
     folder = find_model(args.model)
     device = find_device(args.device)
@@ -89,13 +89,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _calibrate(args: argparse.Namespace) -> int:
     import json
-    from pathlib import Path
 
     from valle.data.cuts import cut_audio, load_cuts
     from valle.outputs import check_folder
     from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
     from valle.tokenizers.codecs.contrast import calibrate
     from valle.tokenizers.codecs.registry import load_codec, save_codec
+    from valle.tokenizers.hub import find_model
 
     if args.utterances < 1:
         raise UserError(f"--utterances must be at least 1, got {args.utterances}")
@@ -108,7 +108,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     seconds = _CALIBRATE_SECONDS * codec.spec.sample_rate
     chosen = cuts[::step][: args.utterances]
     factors = calibrate(codec, [cut_audio(cut, codec.spec.sample_rate)[:seconds] for cut in chosen])
-    provenance = json.loads((Path(args.model) / "config.json").read_text(encoding="utf-8")).get("provenance")
+    provenance = json.loads((find_model(args.model) / "config.json").read_text(encoding="utf-8")).get("provenance")
     save_codec(codec, args.target, provenance)
     listed = ", ".join(f"{factor:.3f}" for factor in factors)
     print(f"{args.target}: spread by {listed} with 1 to {codec.spec.n_q} quantizers")

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 from valle import __version__
 from valle.outputs import check_folder
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.hub import find_model
 
 if TYPE_CHECKING:
     from valle.lm import Sampling
     from valle.tokenizers.codecs.base import SpeechCodec
 
-_EPILOG = """examples:
+_EPILOG = """A model is its folder, its Hugging Face Hub id, or 'embedded'.
+
+examples:
   valle export --codec runs/codec --out codec         # after 'train codec', before 'tokenize'
-  valle export --codec codec --ar runs/ar --nar runs/nar --aligner aligner.safetensors --out model"""
+  valle export --codec codec --ar runs/ar --nar runs/nar --aligner aligner.safetensors --out model
+  valle export --codec embedded --ar runs/finetuned --flow embedded --aligner embedded --out model"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,11 +32,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = "Put trained parts together as a model. Without --ar: make a codec folder from a codec's run."
     parser.epilog = _EPILOG
     add = parser.add_argument
-    add("--codec", required=True, metavar="X", help="codec folder, or run folder or checkpoint of 'train codec'")
-    add("--ar", metavar="X", help="run folder (its newest checkpoint) or checkpoint of 'train ar', or model folder")
+    add("--codec", required=True, metavar="X", help="codec or model, or run folder or checkpoint of 'train codec'")
+    add("--ar", metavar="X", help="run folder (its newest checkpoint) or checkpoint of 'train ar', or a model")
     add("--nar", metavar="X", help="the same of 'train nar'")
     add("--flow", metavar="X", help="the same of 'train flow', instead of --nar")
-    add("--aligner", metavar="FILE", help="aligner that the tokens were made with")
+    add("--aligner", metavar="X", help="aligner that the tokens were made with, or the model that holds it")
     add("--reusable-prompt", action="store_true", help="read a voice's prompt once, though the AR was not trained so")
     add("--out", required=True, metavar="DIR", help="folder to write")
     add("--sampling", action="append", default=[], metavar="KEY=VAL", help="default of the model: temperature=0.9")
@@ -74,10 +78,11 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
     for kind, source in (("ar", args.ar), ("nar", args.nar), ("flow", args.flow)):
         if source is None:
             continue
-        if (Path(source) / "config.json").is_file():
-            models[kind], tokens[kind] = _of_model(kind, source)
+        place = find_model(source)
+        if (place / "config.json").is_file():
+            models[kind], tokens[kind] = _of_model(kind, place)
             continue
-        checkpoint = load_checkpoint(source)
+        checkpoint = load_checkpoint(place)
         if checkpoint.get("lm_kind") != kind:
             raise UserError(f"--{kind} {source} is no checkpoint of 'valle train {kind}'")
         models[kind], tokens[kind] = from_checkpoint(checkpoint), checkpoint["valle"]["tokens"]
@@ -99,7 +104,7 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
     Bundle(codec, text, ar, nar, aligner, _sampling(args.sampling), about).save(args.out)
 
 
-def _of_model(kind: str, folder: str) -> tuple[Any, dict[str, Any]]:
+def _of_model(kind: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     """A language model of a finished model, and what it was made for, named as in the header of tokens."""
     from valle.bundle import read_config
     from valle.data.aligner import Aligner
@@ -107,9 +112,9 @@ def _of_model(kind: str, folder: str) -> tuple[Any, dict[str, Any]]:
     from valle.tokenizers.codecs.registry import load_codec
     from valle.tokenizers.text import text_tokenizer_from_dict
 
-    config = read_config(Path(folder))["model"]
+    config = read_config(folder)["model"]
     text = text_tokenizer_from_dict(config["text_tokenizer"])
-    aligner = Aligner.load(Path(folder) / "aligner.safetensors") if config["aligner"] else None
+    aligner = Aligner.load(folder) if config["aligner"] else None
     return load_lm(folder, kind), {
         "codec_hash": load_codec(folder).fingerprint,
         "text_tokenizer": config["text_tokenizer"],
@@ -123,10 +128,11 @@ def _codec(source: str) -> tuple[SpeechCodec, dict[str, Any]]:
     from valle.checkpoints import load_checkpoint
     from valle.tokenizers.codecs.registry import build_codec, load_codec
 
-    config = Path(source) / "config.json"
+    place = find_model(source)
+    config = place / "config.json"
     if config.is_file():
-        return load_codec(source), json.loads(config.read_text(encoding="utf-8"))["provenance"]
-    checkpoint = load_checkpoint(source)
+        return load_codec(place), json.loads(config.read_text(encoding="utf-8"))["provenance"]
+    checkpoint = load_checkpoint(place)
     if checkpoint.get("valle", {}).get("kind") != "codec":
         raise UserError(f"--codec {source} is neither a codec folder nor a checkpoint of 'valle train codec'")
     made = checkpoint["valle"]["codec"]

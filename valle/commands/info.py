@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(path: str | None) -> dict[str, Any]:
     """Facts about a model, codec, token, run or code path. Raises `UserError` for anything else."""
-    from valle.hub import find_model
+    from valle.tokenizers.hub import find_model
 
-    place = Path(path) if path is not None and Path(path).exists() else find_model(path)
+    place = find_model(path)
     if place.is_dir():
         if (place / "config.json").is_file():
             return _codec_or_model(place)

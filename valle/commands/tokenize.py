@@ -24,9 +24,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("cuts", metavar="CUTS", help="cut manifest made by 'valle prepare'")
     add("--out", metavar="DIR", help="folder for the shards")
-    add("--codec", required=True, metavar="DIR", help="codec or model folder")
-    add("--aligner", metavar="FILE", help="aligner, for durations ('valle train aligner'); default: no durations")
-    add("--text-tokenizer", metavar="X", help="tokenizer file or model folder (default: phonemes of American English)")
+    add("--codec", required=True, metavar="M", help="codec folder, model folder, Hub id, or 'embedded'")
+    add("--aligner", metavar="X", help="for durations: file of 'valle train aligner', or model as above; default: none")
+    add(
+        "--text-tokenizer",
+        metavar="X",
+        help="tokenizer file, or model as above (default: phonemes of US English)",
+    )
     add("--device", default="cpu", metavar="D", help="cpu, cuda, ... (default: cpu)")
     add("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
     add("--shard-size", type=int, default=500, metavar="N", help="utterances in a shard (default: 500)")

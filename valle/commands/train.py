@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         job = kinds.add_parser(kind, help=summary, description=f"Train {summary}.", epilog=_EPILOG.format(kind=kind))
         job.add_argument("--config", "-c", action="append", default=[], metavar="YAML", help="settings; later ones win")
         if kind != "codec":
-            job.add_argument("--model", metavar="DIR", help="finetune this model (folder, Hub id, or 'embedded')")
+            job.add_argument("--model", metavar="M", help="finetune this model (folder, Hub id, or 'embedded')")
         job.add_argument("--print-config", action="store_true", help="print all settings as YAML and stop")
         job.set_defaults(takes_rest=True)
     aligner = kinds.add_parser(
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     aligner.add_argument("cuts", metavar="CUTS", help="cut manifest made by 'valle prepare', with texts")
     aligner.add_argument("--out", required=True, metavar="FILE", help="file to write (.safetensors)")
-    aligner.add_argument("--codec", metavar="DIR", help="codec whose frames are counted (default: 16 kHz, 50 Hz)")
+    aligner.add_argument("--codec", metavar="M", help="codec or model whose frames count (default: 16 kHz, 50 Hz)")
     aligner.add_argument("--text-tokenizer", metavar="JSON", help="as in 'valle tokenize'")
     aligner.add_argument("--max-hours", type=float, default=10.0, metavar="H", help="speech used (default: 10)")
     aligner.add_argument("--seed", type=int, default=0, metavar="N", help="which utterances (default: 0)")

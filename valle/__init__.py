@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from valle.cloner import VoiceCloner
+    from valle.tokenizers.errors import UserError
+    from valle.voice import Voice
 
 __version__ = "0.1.0"
-__all__ = ["VoiceCloner", "__version__"]
+__all__ = ["UserError", "Voice", "VoiceCloner", "__version__"]
+
+_HOMES = {"UserError": "valle.tokenizers.errors", "Voice": "valle.voice", "VoiceCloner": "valle.cloner"}
 
 
 def __getattr__(name: str) -> object:
     """Import torch only when it is needed (PEP 562): `valle --help` stays instant."""
-    if name == "VoiceCloner":
-        from valle.cloner import VoiceCloner
-
-        return VoiceCloner
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'valle' has no attribute '{name}'")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +61,15 @@ class Bundle:
                 raise UserError("nar does not fit ar: nar needs durations ('aligned'), which ar does not give")
         if self.aligner is not None:
             check_aligner(self.aligner, spec, self.text)
+
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """What a voice depends on, by name: kind and hash of the codec and of the reading of its transcript."""
+        reading = "aligned" if self.ar.config.aligned else "plain"
+        return {
+            "codec": f"{self.codec.spec.name} {self.codec.fingerprint}",
+            "text tokenizer": f"{self.text.to_dict()['kind']} {self.text.fingerprint}, {reading}",
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """What `config.json` holds under "model"."""

@@ -45,6 +45,7 @@ class Task:
         takes: Takes,
         stream: bool,
     ) -> None:
+        voice.check_fits(bundle)
         self.bundle, self.sampling, self.voice = bundle, sampling, voice
         self.seed, self.language, self.takes = seed, language, takes
         if not stream and len(text) > MAX_CHARACTERS:

@@ -11,7 +11,7 @@ from typing import ParamSpec
 
 from torch import Tensor
 
-from valle.tokenizers.errors import UserError
+from valle.tokenizers.errors import UserError, install_advice
 
 SILENCE_DBFS = -80.0
 """A signal whose RMS lies below this is silence: the rounding noise of 16-bit audio is at -101 dBFS."""
@@ -63,5 +63,5 @@ def optional_package(module: str, package: str) -> ModuleType:
     except ImportError as error:
         raise UserError(
             f"cannot import {module} ({error}); install it with: pip install '{package}' "
-            "(all of the evaluation: pip install 'valle[eval]')"
+            f"(all of the evaluation, {install_advice('eval')})"
         ) from error

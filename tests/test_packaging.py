@@ -127,6 +127,14 @@ def test_constraints_are_exact_public_and_within_the_ranges() -> None:
             assert requirement.specifier.contains(pin), f"[{extra}] {requirement} does not allow {pin}"
 
 
+def test_nobody_is_sent_to_a_package_that_is_on_no_index() -> None:
+    """valle itself is not: `pip install 'valle[serve]'` gives somebody else's package, or none."""
+    texts = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    texts += [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").iterdir()]
+    named = re.compile(r"pip install[^\n#]*\bvalle\b|\bvalle\[")
+    assert [str(path.relative_to(ROOT)) for path in texts if named.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_cloning_works_without_the_extras() -> None:
     extras = requirements()
     base = {canonicalize_name(requirement.name) for requirement in extras.pop("")}

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from keyword import iskeyword
+from traceback import walk_tb
 from typing import NoReturn
 
 from valle import __version__
-from valle.tokenizers.errors import UserError
+from valle.tokenizers.errors import UserError, install_advice
 
 COMMANDS = {
     "clone": "speak a text with the voice of a recording",
@@ -76,8 +77,14 @@ def run(argv: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("valle"):
             raise
-        extra = args.command if args.command in ("eval", "serve") else "train"
-        raise UserError(f"'{args.command}' needs {error.name}, not installed: pip install 'valle[{extra}]'") from error
+        raise UserError(f"{error.name} is not installed; {install_advice(_extra_of(error))}") from error
+
+
+def _extra_of(error: ModuleNotFoundError) -> str:
+    """The extra of setup.cfg that brings the module: what its importer belongs to (any command may evaluate)."""
+    importers = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    own = [part for name in importers if name.startswith("valle.") for part in name.split(".")]
+    return next((extra for extra in ("eval", "serve") if extra in own), "train")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -191,6 +191,28 @@ def test_output_is_tried_before_the_model_is_loaded(
     assert "cannot write" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "missing", "extra"),
+    [
+        (["clone", "--prompt", "x.wav", "--text", "Yes.", "--out", "out.wav", "--best-by", "cer"], "jiwer", "eval"),
+        (["eval", "paper"], "yaml", "eval"),
+        (["serve", "--voices", "voices"], "fastapi", "serve"),
+        (["train", "ar", "--config", "configs/ar/tiny.yaml"], "lightning", "train"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(
+    words: list[str], missing: str, extra: str, good_prompt: Path
+) -> None:
+    """In a process of its own, where the package cannot be imported."""
+    words = [str(good_prompt) if word == "x.wav" else word for word in words]
+    code = f"import os, sys; sys.modules[{missing!r}] = None; os.chdir({str(good_prompt.parent)!r})"
+    done = python("-c", f"{code}; from valle.cli import main; sys.exit(main({words!r}))")
+    assert done.returncode == 2, done.stderr
+    assert missing in done.stderr and f"pip install '.[{extra}]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_jobs_go_on_after_a_failure(
     model: Path, good_prompt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

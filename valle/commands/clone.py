@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--retries", type=int, default=2, metavar="N", help="more takes of what went wrong (default: 2)")
     add("--n-best", type=int, metavar="N", help="keep the best of N takes (default: 4; with --stream 1)")
     judges = ("own", "cer", "sim", "both")
-    add("--best-by", choices=judges, default="own", metavar="BY", help="own (default); with valle[eval] cer, sim, both")
+    add("--best-by", choices=judges, default="own", metavar="BY", help="own (default); cer, sim, both (extra 'eval')")
     add("--model", metavar="M", help="folder or Hugging Face Hub id (default: embedded)")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, mps (default: auto)")
     add("--precision", default="auto", metavar="P", help="auto, fp32, bf16, fp16, int8 (default: auto)")

@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--voices", metavar="DIR", help="where voices are stored (default: ~/.local/share/valle/voices)")
     add("--api-key-file", metavar="FILE", help="lines 'name:key'; without it, whoever can connect may ask")
     add("--watermark", nargs="?", const="valle", metavar="KEY", help="mark all speech, see 'valle watermark'")
-    add("--check", action="store_true", help="offer checks of likeness and words on the page; needs valle[eval]")
+    add("--check", action="store_true", help="offer checks of likeness and words on the page; needs the extra 'eval'")
     for name, default, meaning in (
         ("concurrent", 8, "requests spoken at once"),
         ("waiting", 32, "requests that may wait; one more gets 429"),

@@ -1,12 +1,12 @@
 """A LibriTTS of a few minutes: the shipped recordings in LibriTTS' layout, to try training jobs on.
 
-python tests/mini_libritts.py out/LibriTTS
+python -m tests.mini_libritts out/LibriTTS
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
-import sys
 from pathlib import Path
 
 import valle
@@ -44,4 +44,6 @@ def build(root: Path, utterances: int = 10) -> None:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser("python -m tests.mini_libritts", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where to write it")
+    build(parser.parse_args().folder)

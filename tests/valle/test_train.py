@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import runpy
-import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 import torch
 
 import valle
@@ -180,27 +178,6 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tokens: Path, tmp_path: Path
     start = min(continued)
     assert 7 <= start < steps
     assert continued == {step: loss for step, loss in whole.items() if step >= start}
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_readme(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As they are written there, in a folder that looks like the repository."""
-    for name in ("valle", "tests"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    monkeypatch.chdir(tmp_path)
-    blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```")
-    script = next(block for block in blocks if block.startswith("\npython tests/mini_libritts.py"))
-    commands = [shlex.split(line, comments=True) for line in script.strip().splitlines()]
-    assert [words[:2] for words in commands[1:]] == [
-        ["valle", command] for command in ("prepare", "tokenize", "train", "export", "clone")
-    ]
-    monkeypatch.setattr(sys, "argv", commands[0][1:])
-    runpy.run_path(commands[0][1], run_name="__main__")
-    for _, *words in commands[1:]:
-        assert main(words) == 0, capsys.readouterr().err
-    assert soundfile.info("out/mini.wav").duration > 0.1
 
 
 @pytest.mark.slow

@@ -54,9 +54,9 @@ class Manner:
         usual = asdict(Manner())
         return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
-    def cloner(self, model: str | None, device: str) -> Speaker:
+    def cloner(self, model: str | None, device: str, threads: int | None = None) -> Speaker:
         """The model (None: the embedded one), speaking in this manner."""
-        cloner = VoiceCloner.from_pretrained(model, device, self.precision)
+        cloner = VoiceCloner.from_pretrained(model, device, self.precision, threads)
         scorer = build_scorer(self.best_by) if self.n_best > 1 else None
         sampling = replace(cloner.bundle.sampling, **self.sampling)
         return Speaker(cloner, sampling, Takes(self.n_best, scorer, self.retries))

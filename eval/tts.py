@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,6 +29,7 @@ from valle.eval.manner import Manner
 from valle.eval.run_folder import Made, RunFolder, find_output
 from valle.eval.trials import Trial
 from valle.eval.tts_scores import TTSReport, score_run
+from valle.threads import computing_with
 from valle.tokenizers.audio import load_audio, save_audio
 
 _PIECE = 8
@@ -86,7 +86,7 @@ def evaluate_tts(
     mine = [pieces for share in shares if (pieces := _missing(store, plan, *share))]
     with tqdm(desc="evaluate", total=sum(map(len, mine)), unit="piece", disable=None, leave=False) as bar:
         if len(mine) <= 1 or cloner:
-            with _threads(plan.threads):
+            with computing_with(plan.threads):
                 for pieces in mine:
                     for _ in _work(plan, folder, pieces, plan.device, cloner):
                         bar.update()
@@ -161,7 +161,7 @@ def _work(
     for piece in pieces:
         for item in piece:
             if item.kind == "resynthesised" or (item.kind == "trials" and not store.is_made(item.id)):
-                cloner = cloner or plan.manner.cloner(plan.model, device)
+                cloner = cloner or plan.manner.cloner(plan.model, device, plan.threads)
                 _make(cloner, store, plan, item)
         wavs = [_load(item.path or store.output(item.id)) for item in piece]
         for item, judgement in zip(piece, judges.judge(wavs, [item.text for item in piece]), strict=True):
@@ -201,16 +201,6 @@ def _work_in_processes(plan: Plan, folder: Path, mine: list[list[list[_Item]]], 
         ]
         for done in as_completed(waiting):
             bar.update(done.result())
-
-
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _work_all(plan: Plan, folder: Path, pieces: list[list[_Item]], device: str) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from valle.threads import wait_asleep
+
 if TYPE_CHECKING:
     from valle.cloner import VoiceCloner
     from valle.tokenizers.errors import UserError
@@ -18,6 +20,8 @@ _HOMES = {"UserError": "valle.tokenizers.errors", "Voice": "valle.voice", "Voice
 
 def __getattr__(name: str) -> object:
     """Import torch only when it is needed (PEP 562): `valle --help` stays instant."""
+    if name == "VoiceCloner":
+        wait_asleep()
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'valle' has no attribute '{name}'")

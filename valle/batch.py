@@ -13,6 +13,7 @@ from valle.lm import Sampling
 from valle.pieces import Takes
 from valle.speech import Speech
 from valle.task import Task
+from valle.threads import computing_with
 from valle.tokenizers.errors import UserError
 from valle.voice import Voice
 
@@ -35,19 +36,20 @@ def speak_jobs(
     engine, waiting = cloner.engine(sampling, rows), deque(jobs)
     running: dict[Task, Job] = {}
     voices: dict[tuple[Path, str], Voice] = {}
-    while waiting or running:
-        # One job for each row keeps all rows busy, and no more than that in memory.
-        while waiting and len(running) < rows:
-            job = waiting.popleft()
-            key = (job.prompt, job.prompt_text)
-            try:
-                if key not in voices:
-                    voices[key] = cloner.make_voice(job.prompt, job.prompt_text or None, language)
-                running[engine.submit(job.text, voices[key], seed, language, takes)] = job
-            except UserError as error:
-                yield job, error
-            if len(voices) > _VOICES_KEPT:
-                del voices[next(iter(voices))]
-        engine.step()
-        for task in [task for task in running if task.done or task.error is not None]:
-            yield running.pop(task), task.error or task.speech()
+    with computing_with(cloner.threads):
+        while waiting or running:
+            # One job for each row keeps all rows busy, and no more than that in memory.
+            while waiting and len(running) < rows:
+                job = waiting.popleft()
+                key = (job.prompt, job.prompt_text)
+                try:
+                    if key not in voices:
+                        voices[key] = cloner.make_voice(job.prompt, job.prompt_text or None, language)
+                    running[engine.submit(job.text, voices[key], seed, language, takes)] = job
+                except UserError as error:
+                    yield job, error
+                if len(voices) > _VOICES_KEPT:
+                    del voices[next(iter(voices))]
+            engine.step()
+            for task in [task for task in running if task.done or task.error is not None]:
+                yield running.pop(task), task.error or task.speech()

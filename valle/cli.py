@@ -13,6 +13,7 @@ from traceback import walk_tb
 from typing import NoReturn
 
 from valle import __version__
+from valle.threads import wait_asleep
 from valle.tokenizers.errors import UserError, install_advice
 
 COMMANDS = {
@@ -72,6 +73,8 @@ def run(argv: Sequence[str]) -> int:
     if rest and not getattr(args, "takes_rest", False):
         raise UserError(f"unknown option: {rest[0]} (see 'valle {args.command} --help')")
     args.rest = rest
+    if not getattr(args, "trains", False):  # which has the cores to itself
+        wait_asleep()
     try:
         return args.run(args)
     except ModuleNotFoundError as error:

@@ -17,6 +17,7 @@ from valle.lm.prefills import Prefills
 from valle.pieces import BEST_OF, Takes, cut_text
 from valle.prompt import load_prompt
 from valle.speech import Speech, SpeechChunk
+from valle.threads import computing_with, threads_to_speak
 from valle.tokenizers.hub import find_model
 from valle.voice import PromptSource, Voice, make_voice
 
@@ -25,20 +26,25 @@ class VoiceCloner:
     """Speaks any text in the voice of a short recording.
 
     precision: of the AR model's steps: fp32, bf16, fp16, int8, or auto (`valle.lm.precision`)
+    threads:   of the CPU, while it speaks; None: as many as suit the model (`valle.threads`)
     """
 
-    def __init__(self, bundle: Bundle, precision: str = "auto") -> None:
-        self.bundle = bundle
+    def __init__(self, bundle: Bundle, precision: str = "auto", threads: int | None = None) -> None:
+        self.bundle, self.threads = bundle, threads or threads_to_speak(bundle.ar)
         self.device = next(bundle.codec.parameters()).device
         self._stepper = for_steps(bundle.ar, precision)
         self._prefills = Prefills.beside(bundle.ar)
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path | None = None, device: str = "auto", precision: str = "auto"
+        cls,
+        model: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
     ) -> VoiceCloner:
         """The embedded model (None), a model folder, or a Hugging Face Hub id. `device`: auto, cpu, cuda, mps, …"""
-        return cls(Bundle.load(find_model(model), find_device(device)), precision)
+        return cls(Bundle.load(find_model(model), find_device(device)), precision, threads)
 
     @property
     def sample_rate(self) -> int:
@@ -49,10 +55,14 @@ class VoiceCloner:
 
         prompt_text: what is said in it; the output then follows its manner more closely
         """
-        return make_voice(self.bundle, prompt, prompt_text, language)
+        with computing_with(self.threads):
+            return make_voice(self.bundle, prompt, prompt_text, language)
 
     def engine(self, sampling: Sampling | None = None, rows: int = ROWS) -> Engine:
-        """Speaks many texts at once, `rows` sentences at a time; for servers and long lists."""
+        """Speaks many texts at once, `rows` sentences at a time; for servers and long lists.
+
+        It computes with the threads of whoever drives it: `valle.threads.computing_with(cloner.threads)`.
+        """
         return Engine(self.bundle, sampling, rows, self._stepper, self._prefills)
 
     def clone(
@@ -79,10 +89,11 @@ class VoiceCloner:
         # No more rows than there are sentences: a row of a large model takes many megabytes.
         engine = self.engine(sampling, min(ROWS, len(cut_text(text, takes.n_best)) * takes.n_best))
         task = engine.submit(text, voice, seed, language, takes)
-        while engine.busy:
-            engine.step()
-            if progress is not None:
-                progress(task.share)
+        with computing_with(self.threads):
+            while engine.busy:
+                engine.step()
+                if progress is not None:
+                    progress(task.share)
         if task.error is not None:
             raise task.error
         return task.speech()
@@ -95,9 +106,10 @@ class VoiceCloner:
         """
         codec = self.bundle.codec
         wav = load_prompt(prompt, codec.spec.sample_rate).wav
-        codes = codec.encode(wav[None, None].to(self.device))
-        spoken = codec.spec.n_q if self.bundle.nar else 1
-        decoded = codec.decode(codes.first(spoken))
+        with computing_with(self.threads):
+            codes = codec.encode(wav[None, None].to(self.device))
+            spoken = codec.spec.n_q if self.bundle.nar else 1
+            decoded = codec.decode(codes.first(spoken))
         return decoded[0, 0, : wav.shape[0]].cpu(), codec.spec.sample_rate
 
     def stream(
@@ -120,8 +132,9 @@ class VoiceCloner:
         voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, language)
         engine = self.engine(sampling, STREAM_AHEAD)
         task = engine.submit(text, voice, seed, language, takes, stream=True)
-        while engine.busy:
-            engine.step()
-            yield from task.take_chunks()
+        with computing_with(self.threads):
+            while engine.busy:
+                engine.step()
+                yield from task.take_chunks()
         if task.error is not None:
             raise task.error

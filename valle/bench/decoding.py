@@ -57,6 +57,7 @@ class Decoding:
     size: str
     precision: str
     device: str
+    threads: int
     batch: int
     prompt_seconds: float
     seconds: float
@@ -131,6 +132,7 @@ def measure(model: ARModel, case: Case, frame_rate: float, no_cache: bool = Fals
         size=case.size,
         precision=case.precision,
         device=device.type,
+        threads=torch.get_num_threads(),
         batch=case.batch,
         prompt_seconds=case.prompt_seconds,
         seconds=case.seconds,

@@ -47,7 +47,7 @@ def configure(kinds: Any) -> None:
     add("--seconds", type=float, default=10.0, metavar="S", help="speech for each text (default: 10)")
     add("--no-cache", action="store_true", help="also by recomputing everything in every step (slow)")
     add("--cold", action="store_true", help="also 'valle clone' from process start to file, stage by stage")
-    add("--threads", type=int, metavar="N", help="CPU threads (default: what torch finds best)")
+    add("--threads", type=int, metavar="N", help="of the CPU (default: what suits the model)")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, mps (default: auto)")
     add("--out", metavar="DIR", help="write decode.json and decode.png there")
     add("--json", action="store_true", help="print results as JSON")
@@ -66,13 +66,10 @@ def _run(args: argparse.Namespace) -> int:
     from valle.cloner import VoiceCloner
     from valle.device import find_device
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
     device = find_device(args.device)
     machine = {
         "date": date.today().isoformat(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
     result: dict[str, Any] = {"machine": machine}
@@ -80,7 +77,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.cold:
         result["cold"] = cold_start(args.model, device.type)
     if "model" in args.sizes:
-        cloner = VoiceCloner.from_pretrained(args.model, str(device))
+        cloner = VoiceCloner.from_pretrained(args.model, str(device), threads=args.threads)
         result["cloning"] = asdict(measure_cloning(cloner))
         rows += _measure_all(cloner.bundle.ar, "model", cloner.bundle.codec.spec.frame_rate, args)
     for size, group_size in (("paper", 1), ("grouped", 2)):
@@ -102,6 +99,7 @@ def _measure_all(model: Any, size: str, frame_rate: float, args: argparse.Namesp
     from tqdm import tqdm
 
     from valle.bench.decoding import Case, measure
+    from valle.threads import computing_with, threads_to_speak
 
     cases = [
         Case(size, precision, batch, prompt, args.seconds)
@@ -110,10 +108,11 @@ def _measure_all(model: Any, size: str, frame_rate: float, args: argparse.Namesp
         for batch in args.batches
     ]
     # Recomputing is slow enough to be measured for one text only.
-    return [
-        measure(model, case, frame_rate, args.no_cache and case.batch == 1)
-        for case in tqdm(cases, desc=size, disable=None, leave=False)
-    ]
+    with computing_with(args.threads or threads_to_speak(model)):
+        return [
+            measure(model, case, frame_rate, args.no_cache and case.batch == 1)
+            for case in tqdm(cases, desc=size, disable=None, leave=False)
+        ]
 
 
 def _processor() -> str:
@@ -129,7 +128,7 @@ def _processor() -> str:
 
 def _report(result: dict[str, Any], rows: list[Decoding]) -> str:
     machine = result["machine"]
-    lines = [f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, {machine['date']}"]
+    lines = [f"{machine['device']}, torch {machine['torch']}, {machine['date']}"]
     if "cold" in result:
         lines.append("cold start, s: " + ", ".join(f"{name} {took:.2f}" for name, took in result["cold"].items()))
     if "cloning" in result:
@@ -139,6 +138,7 @@ def _report(result: dict[str, Any], rows: list[Decoding]) -> str:
     head = (
         "size",
         "precision",
+        "threads",
         "batch",
         "prompt s",
         "prefill ms",
@@ -151,7 +151,7 @@ def _report(result: dict[str, Any], rows: list[Decoding]) -> str:
     )
     table = [head]
     for r in rows:
-        facts = (r.size, r.precision, str(r.batch), f"{r.prompt_seconds:g}")
+        facts = (r.size, r.precision, str(r.threads), str(r.batch), f"{r.prompt_seconds:g}")
         times = (f"{r.prefill_ms:.1f}", f"{r.next_prefill_ms:.1f}", f"{r.step_ms:.2f}")
         rates = (f"{r.tokens_per_second:.0f}", f"{r.real_time_factor:.3f}", f"{r.share_of_limit:.0%}")
         table.append((*facts, *times, *rates, "" if r.speedup is None else f"{r.speedup:.1f}"))

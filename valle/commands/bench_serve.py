@@ -39,6 +39,7 @@ def configure(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--url", help="a server that runs already")
     parser.add_argument("--key", help="its API key")
     parser.add_argument("--model", metavar="M", help="of a server of its own (default: the embedded model)")
+    parser.add_argument("--threads", metavar="N", help="of a server of its own (default: what suits the model)")
     parser.add_argument("--json", action="store_true", help="print results as JSON")
     parser.set_defaults(run=_run)
 
@@ -48,8 +49,9 @@ def _run(args: argparse.Namespace) -> int:
 
     if min(args.clients) < 1 or args.seconds <= 0:
         raise UserError("--clients and --seconds must be above 0")
-    if args.url and args.model:
-        raise UserError("--model is of a server of its own; leave it out with --url")
+    for option in ("model", "threads"):
+        if args.url and getattr(args, option):
+            raise UserError(f"--{option} is of a server of its own; leave it out with --url")
     with _server(args) as target:
         results = [asdict(run_load(target, clients, args.seconds)) for clients in args.clients]
     if args.json:
@@ -71,7 +73,8 @@ def _server(args: argparse.Namespace) -> Iterator[Target]:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as voices:
         command = [sys.executable, "-m", "valle", "serve", "--port", str(port), "--voices", voices]
-        command += ["--model", args.model] if args.model else []
+        for option in ("model", "threads"):
+            command += [f"--{option}", value] if (value := getattr(args, option)) else []
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             target = Target(f"http://127.0.0.1:{port}")

@@ -30,7 +30,7 @@ def configure(kinds: Any) -> None:
         description="Training speed of a config on this device, and what follows for large corpora on many GPUs.",
         epilog=_EPILOG,
     )
-    train.set_defaults(run=_run)
+    train.set_defaults(run=_run, trains=True)
     add = train.add_argument
     add("--config", "-c", required=True, metavar="YAML", help="config of 'train ar' or 'train nar'")
     add("--tokens", metavar="DIR", help="tokens whose codec and text tokenizer count (default: 75 Hz, 4 x 1024)")

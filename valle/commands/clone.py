@@ -53,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--best-by", choices=judges, default="own", metavar="BY", help="own (default); cer, sim, both (extra 'eval')")
     add("--model", metavar="M", help="folder or Hugging Face Hub id (default: embedded)")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, mps (default: auto)")
+    add("--threads", type=_threads, metavar="N", help="of the CPU (default: what suits the model)")
     add("--precision", default="auto", metavar="P", help="auto, fp32, bf16, fp16, int8 (default: auto)")
     add("--plot", metavar="PNG", help="also draw the spectrograms of prompt and result")
     add("--json", action="store_true", help="print results as JSON, one on a line")
@@ -154,7 +155,7 @@ def _load(args: argparse.Namespace) -> tuple[VoiceCloner, Sampling, Takes]:
 
         scorer = build_scorer(args.best_by)
     takes = Takes(n_best, scorer, args.retries)
-    cloner = VoiceCloner.from_pretrained(args.model, args.device, args.precision)
+    cloner = VoiceCloner.from_pretrained(args.model, args.device, args.precision, args.threads)
     options = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "ras_window")}
     given = {name: value for name, value in options.items() if value is not None}
     return cloner, replace(cloner.bundle.sampling, **given), takes
@@ -212,6 +213,12 @@ def _notes(outcome: Outcome) -> None:
 def _seed(value: str) -> int:
     if not value.isdecimal() or int(value) >= 2**31:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**31 - 1}, got {value}")
+    return int(value)
+
+
+def _threads(value: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= 1024:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 1024, got {value}")
     return int(value)
 
 

@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         if kind != "codec":
             job.add_argument("--model", metavar="M", help="finetune this model (folder, Hub id, or 'embedded')")
         job.add_argument("--print-config", action="store_true", help="print all settings as YAML and stop")
-        job.set_defaults(takes_rest=True)
+        job.set_defaults(takes_rest=True, trains=True)
     aligner = kinds.add_parser(
         "aligner",
         help="the aligner: finds how long each phoneme lasts",

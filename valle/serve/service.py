@@ -49,11 +49,10 @@ class Service:
         keys: ApiKeys,
         watermark_key: str | None = None,
         checker: Checker | None = None,
-        threads: int | None = None,
     ) -> Service:
-        """A server that is ready; `speaker.start()` makes it speak, with so many `threads` (None: torch's default)."""
+        """A server that is ready; `speaker.start()` makes it speak."""
         metrics = Metrics()
-        speaker = Speaker(cloner, limits, metrics, threads)
+        speaker = Speaker(cloner, limits, metrics)
         uploads = UploadDecoder(cloner.sample_rate, limits)
         return cls(cloner, voices, speaker, uploads, metrics, limits, keys, watermark_key, checker)
 

@@ -97,8 +97,8 @@ class Speaker:
     speaker.stop()
     """
 
-    def __init__(self, cloner: VoiceCloner, limits: Limits, metrics: Metrics, threads: int | None = None) -> None:
-        self.cloner, self.limits, self.metrics, self.threads = cloner, limits, metrics, threads
+    def __init__(self, cloner: VoiceCloner, limits: Limits, metrics: Metrics) -> None:
+        self.cloner, self.limits, self.metrics = cloner, limits, metrics
         self._thread = threading.Thread(target=self._run, name="speaker", daemon=True)
         self._changed = threading.Condition()
         self._waiting: deque[Utterance] = deque()
@@ -158,8 +158,7 @@ class Speaker:
             raise bad_request(str(error), "file", "invalid_audio") from error
 
     def _run(self) -> None:
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.cloner.threads)
         while self._wait_for_work():
             try:
                 self._answer_calls()

@@ -124,6 +124,7 @@ class TokenDataset(Dataset):
 
     ids, speakers:  names, N each
     frames:         int64 [N], duration of each utterance in codec frames
+    languages:      codes of all that are spoken
     """
 
     def __init__(self, folders: Sequence[str | Path]) -> None:
@@ -135,6 +136,7 @@ class TokenDataset(Dataset):
         self.header = replace(headers[0], utterances=sum(h.utterances for h in headers))
         self.ids: list[str] = []
         self.speakers: list[str] = []
+        self.languages: set[str] = set()
         self._paths: list[Path] = []
         self._ends: list[int] = []
         frames: list[int] = []
@@ -143,6 +145,7 @@ class TokenDataset(Dataset):
                 utterances, _ = read_metadata(path)
                 self.ids += [u["id"] for u in utterances]
                 self.speakers += [u["speaker"] for u in utterances]
+                self.languages |= {u.get("language", "en-us") for u in utterances}
                 frames += [u["frames"] for u in utterances]
                 self._paths.append(path)
                 self._ends.append(len(self.ids))

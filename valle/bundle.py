@@ -14,6 +14,7 @@ Whatever wants a codec folder takes a model folder, too.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ from valle.model_card import model_card
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec
 from valle.tokenizers.codecs.registry import load_codec, save_codec
 from valle.tokenizers.errors import UserError
-from valle.tokenizers.text import TextTokenizer, text_tokenizer_from_dict
+from valle.tokenizers.text import TextTokenizer, resolve_language, text_tokenizer_from_dict
 from valle.tokenizers.writing import writing
 
 FORMAT_VERSION = 1
@@ -49,6 +50,8 @@ class Bundle:
     """Defaults that suit this model."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Whatever is known: data, steps, date, license."""
+    languages: Sequence[str] | None = None
+    """What it was trained to speak, such as ["en-us"]; a variant counts for all of its language. None: not recorded."""
 
     def __post_init__(self) -> None:
         spec = self.codec.spec
@@ -71,6 +74,16 @@ class Bundle:
             "text tokenizer": f"{self.text.to_dict()['kind']} {self.text.fingerprint}, {reading}",
         }
 
+    def check_language(self, language: str) -> None:
+        """Raise `UserError` for a language that the model was not trained on; it would say something, but not that."""
+        if self.languages is None or language in self.languages:
+            return
+        if resolve_language(language).split("-")[0] not in map(_family, self.languages):
+            raise UserError(
+                f"this model does not speak '{language}': it was trained on {', '.join(self.languages)}; "
+                "--any-language lets it try"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """What `config.json` holds under "model"."""
         return {
@@ -81,6 +94,7 @@ class Bundle:
             "aligner": self.aligner is not None,
             "text_tokenizer": self.text.to_dict(),
             "sampling": asdict(self.sampling),
+            "languages": self.languages,
         }
 
     def save(self, folder: str | Path) -> None:
@@ -124,7 +138,16 @@ class Bundle:
             aligner=Aligner.load(folder / "aligner.safetensors") if has_aligner else None,
             sampling=sampling,
             provenance=provenance,
+            languages=model.get("languages"),
         )
+
+
+def _family(language: str) -> str:
+    """What the variants of a language have in common: "en" of "en-us" and "en-gb"."""
+    try:
+        return resolve_language(language).split("-")[0]
+    except UserError:
+        return language  # of a corpus in word pieces, which espeak-ng need not know
 
 
 def check_fits(name: str, config: LMConfig, spec: CodecSpec, text: TextTokenizer | None = None) -> None:

@@ -204,5 +204,5 @@ class Origin(L.Callback):
             origin["codec"] = {"name": pl_module.codec.spec.name, "config": pl_module.codec.config}
         else:
             header: TokenHeader = trainer.datamodule.header
-            origin["tokens"] = asdict(header)
+            origin["tokens"] = {**asdict(header), "languages": sorted(trainer.datamodule.tokens.languages)}
         checkpoint["valle"] = origin

@@ -42,9 +42,16 @@ class VoiceCloner:
         device: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        any_language: bool = False,
     ) -> VoiceCloner:
-        """The embedded model (None), a model folder, or a Hugging Face Hub id. `device`: auto, cpu, cuda, mps, …"""
-        return cls(Bundle.load(find_model(model), find_device(device)), precision, threads)
+        """The embedded model (None), a model folder, or a Hugging Face Hub id. `device`: auto, cpu, cuda, mps, …
+
+        any_language: let it try languages that it was not trained on, too
+        """
+        bundle = Bundle.load(find_model(model), find_device(device))
+        if any_language:
+            bundle.languages = None
+        return cls(bundle, precision, threads)
 
     @property
     def sample_rate(self) -> int:

@@ -22,6 +22,7 @@ valle clone --model THIS_FOLDER --prompt me.wav --text "Any sentence." --out out
 | NAR | {nar} |
 | flow | {flow} |
 | text | {text} |
+| languages | {languages} |
 | aligner | {aligner} |
 
 ## Origin
@@ -48,6 +49,7 @@ def model_card(config: dict[str, Any]) -> str:
         nar=_transformer(model["nar"]) if model["nar"] else "none",
         flow=_transformer(model["flow"]) if model.get("flow") else "none",
         text=f"{model['text_tokenizer']['kind']}, {model['ar']['text_vocab_size']} symbols",
+        languages=", ".join(model["languages"] or ["not recorded"]),
         aligner="yes" if model["aligner"] else "none",
         provenance="\n".join(f"- {name}: {value}" for name, value in provenance.items()) or "Not recorded.",
     )

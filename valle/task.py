@@ -52,6 +52,7 @@ class Task:
             raise UserError(
                 f"the text has {len(text):,} characters; give at most {MAX_CHARACTERS:,} at a time, or stream it"
             )
+        bundle.check_language(language)
         self.pieces = cut_text(text, takes.n_best)
         self.codes: list[Tensor] = []
         """[n_q, T] of each piece that is done."""

@@ -95,6 +95,7 @@ def make_voice(bundle: Bundle, prompt: PromptSource, prompt_text: str | None = N
     bare = Voice(recording, encoded.codes[0], ti, notes=recording.notes, made_with=known_parts)
     if prompt_text is None:
         return _without_transcript(bare)
+    bundle.check_language(language)
     if recording.is_cut:
         return _without_transcript(bare, "the transcript is not used: the recording is too long for it")
     phonemes = torch.tensor(bundle.text.encode(prompt_text, language))

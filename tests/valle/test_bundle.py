@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-from valle.bundle import Bundle
+import valle
+from valle.bundle import Bundle, read_config
 from valle.cloner import VoiceCloner
 from valle.lm import ARModel, FlowModel, save_lm
 from valle.pieces import make_request
 from valle.tokenizers.codecs import load_codec
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.hub import EMBEDDED
 
 Make = Callable[..., Any]
+PROMPT = Path(valle.__file__).parent / "assets" / "eval" / "1688-142285-0002.opus"
 
 
 def test_loading_gives_what_was_saved(bundle: Bundle, model: Path) -> None:
@@ -44,6 +47,30 @@ def test_saving_again_gives_the_same(model: Path, tmp_path: Path) -> None:
     Bundle.load(model).save(tmp_path)
     for name in ("codec.safetensors", "config.json", "README.md"):
         assert (tmp_path / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_a_model_speaks_the_languages_of_its_training(bundle: Bundle, tmp_path: Path) -> None:
+    replace(bundle, languages=["en-us", "zh"]).save(tmp_path)
+    cloner, voice = VoiceCloner.from_pretrained(tmp_path), VoiceCloner(bundle).make_voice(PROMPT)
+    for known in ("en-us", "en-gb", "EN", "cmn", "zh"):
+        cloner.bundle.check_language(known)
+    for say in (
+        lambda: cloner.clone("Ja.", voice, language="de"),
+        lambda: next(cloner.stream("Ja.", voice, language="de")),
+        lambda: cloner.make_voice(PROMPT, "Ja.", "de"),
+    ):
+        with pytest.raises(UserError, match="does not speak 'de': it was trained on en-us, zh"):
+            say()
+    assert VoiceCloner.from_pretrained(tmp_path, any_language=True).clone("Ja.", voice, language="de").seconds > 0
+
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["model"]["languages"]  # as an earlier version wrote it
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    Bundle.load(tmp_path).check_language("de")
+
+
+def test_the_embedded_model_speaks_english() -> None:
+    assert read_config(EMBEDDED)["model"]["languages"] == ["en-us"]
 
 
 def test_a_model_folder_is_a_codec_folder(bundle: Bundle, model: Path) -> None:

@@ -61,6 +61,19 @@ def test_options_that_do_not_fit_are_refused(
     assert message in capsys.readouterr().err
 
 
+def test_a_language_that_the_model_was_not_trained_on_is_refused_unless_forced(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the embedded model, as its first users have it."""
+    command = ["clone", "--prompt", str(recordings / PROMPT), "--text", "Ja.", "--language", "de", "--n-best", "1"]
+    out = tmp_path / "out.wav"
+    assert main([*command, "--out", str(out)]) == 2
+    assert "does not speak 'de'" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*command, "--out", str(out), "--any-language", "--retries", "0"]) == 0
+    assert out.stat().st_size > 1000
+
+
 def test_bench_decode_measures_and_draws(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "decode", "--model", str(model), "--sizes", "model", "--seconds", "0.5", "--device", "cpu"]
     assert main([*arguments, "--batches", "1", "2", "--no-cache", "--out", str(tmp_path), "--json"]) == 0

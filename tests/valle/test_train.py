@@ -224,6 +224,7 @@ def test_from_recordings_to_a_voice_with_the_commands_alone(
     assert "out/tiny/disguised have no text: only 'valle train flow'" in capsys.readouterr().err
     assert Path("a.wav").stat().st_size > 1000
     assert "CC-BY-4.0" in Path("model/README.md").read_text()
+    assert json.loads(Path("model/config.json").read_text())["model"]["languages"] == ["en-us"]
 
     # A codec of the same shape with other weights is not the codec of the tokens.
     run("train", "codec", "--config", "configs/codec/tiny.yaml", "--run.folder=runs/other", "--trainer.max_steps=1")

@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--jobs", metavar="TSV", help="many at once: table of id prompt prompt_text text")
     add("--out-dir", metavar="DIR", help="folder for the results of --jobs, DIR/<id>.wav")
     add("--language", default="en-us", metavar="CODE", help="of the text: de, fr-fr, cmn, … (default: en-us)")
+    add("--any-language", action="store_true", help="let a model try what it was not trained to speak")
     add("--seed", type=_seed, default=0, metavar="N", help="another seed, another reading (default: 0)")
     add("--temperature", type=float, metavar="X", help="liveliness; lower is safer")
     add("--top-k", type=int, metavar="N", help="choose among the N likeliest codes")
@@ -155,7 +156,7 @@ def _load(args: argparse.Namespace) -> tuple[VoiceCloner, Sampling, Takes]:
 
         scorer = build_scorer(args.best_by)
     takes = Takes(n_best, scorer, args.retries)
-    cloner = VoiceCloner.from_pretrained(args.model, args.device, args.precision, args.threads)
+    cloner = VoiceCloner.from_pretrained(args.model, args.device, args.precision, args.threads, args.any_language)
     options = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "ras_window")}
     given = {name: value for name, value in options.items() if value is not None}
     return cloner, replace(cloner.bundle.sampling, **given), takes

@@ -101,7 +101,8 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
         ar.config = replace(ar.config, reusable_prompt=True)
     assert nar is None or isinstance(nar, NARModel | FlowModel)
     text = text_tokenizer_from_dict(made_with["text_tokenizer"])
-    Bundle(codec, text, ar, nar, aligner, _sampling(args.sampling), about).save(args.out)
+    languages = made_with.get("languages")
+    Bundle(codec, text, ar, nar, aligner, _sampling(args.sampling), about, languages).save(args.out)
 
 
 def _of_model(kind: str, folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -120,6 +121,7 @@ def _of_model(kind: str, folder: Path) -> tuple[Any, dict[str, Any]]:
         "text_tokenizer": config["text_tokenizer"],
         "text_tokenizer_hash": text.fingerprint,
         "aligner_hash": aligner.fingerprint if aligner else None,
+        "languages": config.get("languages"),
     }
 
 

@@ -76,6 +76,7 @@ def _codec_or_model(folder: Path) -> dict[str, Any]:
             shape = {key: getattr(model.config, key) for key in ("aligned", "layers", "dim", "heads")}
             facts[name] = {**shape, "parameters": _parameters(model)}
     facts["text_tokenizer"] = {"kind": config["model"]["text_tokenizer"]["kind"], "symbols": len(bundle.text.vocab)}
+    facts["languages"] = bundle.languages
     facts["aligner"] = bundle.aligner is not None
     return {**facts, "sampling": config["model"]["sampling"], "provenance": bundle.provenance}
 

@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="M", help="model folder or Hugging Face Hub id (default: the embedded model)")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, mps (default: auto)")
     add("--threads", type=_number(1, 1024), metavar="N", help="of the CPU that speak (default: what suits the model)")
+    add("--any-language", action="store_true", help="let the model try what it was not trained to speak")
     add("--host", default="127.0.0.1", metavar="IP", help="where to listen (default: 127.0.0.1, this machine only)")
     add("--port", type=_number(0, 65535), default=8000, metavar="N", help="default: 8000")
     add("--allow-host", action="append", default=[], metavar="NAME", help="a name of this server in URLs; '*': any")
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"note: whoever reaches {args.host} may use this server; --api-key-file changes that", file=sys.stderr)
     voices = VoiceStore(args.voices or _default_folder(), limits.voices)
     checker = build_checker() if args.check else None
-    cloner = VoiceCloner.from_pretrained(args.model, args.device, threads=args.threads)
+    cloner = VoiceCloner.from_pretrained(args.model, args.device, threads=args.threads, any_language=args.any_language)
     service = Service.build(cloner, voices, limits, keys, args.watermark, checker)
     app = create_app(service, [*LOCAL_HOSTS, args.host, *args.allow_host])
     config = listener(app, host=args.host, port=args.port, log_level="info", timeout_graceful_shutdown=_STOP_SECONDS)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ HOSTS = (*LOCAL_HOSTS, "testserver")
 
 @pytest.fixture(scope="session")
 def tiny_cloner(bundle: Bundle) -> VoiceCloner:
-    return VoiceCloner(bundle, precision="fp32")
+    return VoiceCloner(replace(bundle, languages=["en-us"]), precision="fp32")
 
 
 @pytest.fixture

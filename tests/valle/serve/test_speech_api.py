@@ -101,6 +101,7 @@ def test_events(client: TestClient) -> None:
         ({"voice": "../../etc/passwd"}, 404, "unknown_voice", "voice"),
         ({"speed": 9}, 400, "invalid_value", "speed"),
         ({"language": "klingon"}, 400, "invalid_value", "input"),
+        ({"language": "fr-fr"}, 400, "invalid_value", "input"),
         ({"response_format": "midi"}, 400, "invalid_value", "response_format"),
         ({"speeed": 1}, 400, "invalid_value", "speeed"),
     ],

@@ -13,6 +13,7 @@ from traceback import walk_tb
 from typing import NoReturn
 
 from valle import __version__
+from valle.outputs import remove_unused_folders
 from valle.threads import wait_asleep
 from valle.tokenizers.errors import UserError, install_advice
 
@@ -108,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
+    finally:
+        remove_unused_folders()
 
 
 if __name__ == "__main__":

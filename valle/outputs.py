@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.writing import writing
+
+_made: list[Path] = []
+"""Folders that were made for what is still to come."""
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 
@@ -22,6 +26,7 @@ def check_writable(path: str | Path, suffixes: tuple[str, ...] = ()) -> Path:
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"cannot write {path}: its name must end in {' or '.join(suffixes)}")
     existed = path.exists()
+    _made.extend(folder for folder in reversed(path.parents) if not folder.exists())
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Permission bits say nothing of read-only or full file systems; only trying does.
@@ -29,6 +34,13 @@ def check_writable(path: str | Path, suffixes: tuple[str, ...] = ()) -> Path:
     if not existed:
         path.unlink()
     return path
+
+
+def remove_unused_folders() -> None:
+    """Take back the folders that were made here and into which nothing was written, as when a command has failed."""
+    while _made:
+        with contextlib.suppress(OSError):  # it holds something, or is gone
+            _made.pop().rmdir()
 
 
 def check_folder(folder: str | Path) -> Path:

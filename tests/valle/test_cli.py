@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -211,6 +212,29 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     assert done.returncode == 2, done.stderr
     assert missing in done.stderr and f"pip install '.[{extra}]'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_taken_port_is_noticed_before_the_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The model does not exist either. What was made ready for voices is taken back."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = ["serve", "--port", port, "--model", "nowhere", "--voices", str(tmp_path / "new" / "voices")]
+        assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert f"cannot listen at 127.0.0.1, port {port}: Address already in use" in shown and shown.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_no_empty_folder_is_left_by_a_failure(
+    model: Path, good_prompt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").mkdir()
+    for folder in (tmp_path / "a" / "b", tmp_path / "there"):
+        base = ["clone", "--prompt", str(good_prompt), "--text", "Yes.", "--out", str(folder / "out.wav")]
+        assert main([*base, "--model", "nowhere"]) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"good.wav", "there"}
+    assert main([*base, "--model", str(model), "--device", "cpu"]) == 0
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["out.wav"]
 
 
 def test_jobs_go_on_after_a_failure(

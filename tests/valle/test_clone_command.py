@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from valle.bundle import Bundle
 from valle.cli import main
+from valle.tokenizers.audio import load_audio
+from valle.voice_store import VoiceStore, new_voice_id
 
 PROMPT = "1688-142285-0002.opus"
 
@@ -42,6 +46,7 @@ def test_stream_writes_the_samples_of_the_file(
     [
         (["--stream", "--out", "a.wav"], "--out does not go with --stream"),
         (["--stream", "--json"], "--json does not go with --stream"),
+        (["--out", "a.wav", "--voice", "alloy"], "leave out --prompt"),
         (["--out", "a.wav", "--precision", "fp4"], "unknown precision 'fp4'"),
         (["--out", "a.wav", "--retries", "-1"], "retries 0 to 100"),
     ],
@@ -72,6 +77,37 @@ def test_a_language_that_the_model_was_not_trained_on_is_refused_unless_forced(
     assert not out.exists()
     assert main([*command, "--out", str(out), "--any-language", "--retries", "0"]) == 0
     assert out.stat().st_size > 1000
+
+
+def test_a_stored_voice_is_its_recording_and_transcript(
+    make_bundle: Callable[..., Bundle],
+    recordings: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_bundle(aligned=False).save(model := tmp_path / "model")  # it needs no aligner to follow a transcript
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    store, said = VoiceStore(), "There's iron, they say, in all our blood."
+    wav = load_audio(recordings / "1688-142285-0000.opus", 16_000)[: 6 * 16_000]
+    stored = store.add(new_voice_id(), wav, 16_000, "Me", said, "en-us")
+    for name in ("Twin", "Twin"):
+        store.add(new_voice_id(), wav, 16_000, name, None, "en-us")
+    base = ["clone", "--model", str(model), "--text", "Yes.", "--device", "cpu", "--n-best", "1", "--retries", "0"]
+
+    def speak(*voice: str) -> bytes:
+        assert main([*base, *voice, "--out", str(tmp_path / "out.wav")]) == 0
+        return (tmp_path / "out.wav").read_bytes()
+
+    by_prompt = speak("--prompt", str(stored.recording), "--prompt-text", said)
+    for name in ("Me", stored.id, str(store.folder / "Me")):
+        assert by_prompt == speak("--voice", name)
+    assert by_prompt != speak("--prompt", str(stored.recording))
+    assert speak("--voice", "alloy") == speak("--voice", "libri-1998")
+    capsys.readouterr()
+    for name, complaint in (("nobody", "'Me'"), ("Twin", "give the id of one: voice_"), ("../x", "no voice 'x'")):
+        assert main([*base, "--voice", name, "--out", str(tmp_path / "out.wav")]) == 2
+        assert complaint in (shown := capsys.readouterr().err) and shown.count("\n") == 1
 
 
 def test_bench_decode_measures_and_draws(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

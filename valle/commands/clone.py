@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """examples:
   valle clone --prompt me.wav --text "Any sentence." --out out.wav
+  valle clone --voice Me --text "Any sentence." --out out.wav       # stored by 'valle serve'
   valle clone --jobs jobs.tsv --out-dir out     # columns: id prompt prompt_text text
   valle clone --prompt me.wav --text-file book.txt --stream | aplay -t raw -f S16_LE -r 16000"""
 
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--prompt", metavar="AUDIO", help="recording of the voice, 3 to 10 seconds of speech")
     add("--prompt-text", metavar="TEXT", help="what is said in it; its manner is then followed")
+    add("--voice", metavar="NAME", help="instead of --prompt: a voice of 'valle serve' ([DIR/]name or id), alloy, …")
     add("--text", help="what to say")
     add("--text-file", metavar="FILE", help="read it from a file ('-': standard input)")
     add("--out", metavar="AUDIO", help="file to write: .wav, .flac, .ogg or .mp3")
@@ -66,21 +68,20 @@ def run(args: argparse.Namespace) -> int:
         return _run_jobs(args)
     if args.out_dir is not None:
         raise UserError("--out-dir belongs to --jobs; give --out for one result")
-    for option in ("prompt", *([] if args.stream else ["out"])):
-        if getattr(args, option) is None:
-            raise UserError(f"--{option} is missing (see 'valle clone --help')")
+    if args.out is None and not args.stream:
+        raise UserError("--out is missing (see 'valle clone --help')")
     for option in ("out", "plot", "json"):
         if args.stream and getattr(args, option):
             raise UserError(f"--{option} does not go with --stream, which writes to standard output")
     text = _text(args)
-    _check_prompt(args.prompt)
+    prompt = _prompt(args)
     if args.out is not None:
         check_writable(args.out, AUDIO_SUFFIXES)
     if args.plot is not None:
         check_writable(args.plot, (".png",))
 
     cloner, sampling, takes = _load(args)
-    voice = cloner.make_voice(args.prompt, args.prompt_text, args.language)
+    voice = cloner.make_voice(*prompt)
     how = {"seed": args.seed, "sampling": sampling, "language": args.language, "takes": takes}
     if args.stream:
         return _stream(cloner.stream(text, voice, **how))
@@ -113,7 +114,7 @@ def _stream(chunks: Iterator[SpeechChunk]) -> int:
 
 def _run_jobs(args: argparse.Namespace) -> int:
     """All jobs; one that fails is reported and does not stop the others."""
-    for option in ("prompt", "prompt_text", "text", "text_file", "out", "plot"):
+    for option in ("prompt", "prompt_text", "voice", "text", "text_file", "out", "plot"):
         if getattr(args, option) is not None:
             raise UserError(f"--{option.replace('_', '-')} does not go with --jobs: the table says it for each job")
     if args.stream:
@@ -179,9 +180,21 @@ def _text(args: argparse.Namespace) -> str:
     return text
 
 
-def _check_prompt(path: str) -> None:
-    if not Path(path).is_file():
-        raise UserError(f"audio file not found: {path}")
+def _prompt(args: argparse.Namespace) -> tuple[str | Path, str | None, str]:
+    """The recording of the voice, what is said in it if that is known, and the language of that."""
+    if args.voice is None:
+        if args.prompt is None:
+            raise UserError("--prompt is missing, or --voice instead (see 'valle clone --help')")
+        if not Path(args.prompt).is_file():
+            raise UserError(f"audio file not found: {args.prompt}")
+        return args.prompt, args.prompt_text, args.language
+    if args.prompt is not None or args.prompt_text is not None:
+        raise UserError("--voice brings its recording and what is said in it: leave out --prompt and --prompt-text")
+    from valle.voice_store import VoiceStore
+
+    path = Path(args.voice)
+    stored = VoiceStore(path.parent if "/" in args.voice else None).find(path.name)
+    return stored.recording, stored.transcript, stored.language
 
 
 def _report(outcome: Outcome, args: argparse.Namespace, out: str, sample_rate: int) -> None:

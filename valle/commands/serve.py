@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", metavar="IP", help="where to listen (default: 127.0.0.1, this machine only)")
     add("--port", type=_number(0, 65535), default=8000, metavar="N", help="default: 8000")
     add("--allow-host", action="append", default=[], metavar="NAME", help="a name of this server in URLs; '*': any")
+    add("--allow-origin", action="append", default=[], metavar="URL", help="a site whose pages may use it; '*': any")
     add("--voices", metavar="DIR", help="where voices are stored (default: ~/.local/share/valle/voices)")
     add("--api-key-file", metavar="FILE", help="lines 'name:key'; without it, whoever can connect may ask")
     add("--watermark", nargs="?", const="valle", metavar="KEY", help="mark all speech, see 'valle watermark'")
@@ -51,12 +50,13 @@ def run(args: argparse.Namespace) -> int:
     import uvicorn
 
     from valle.cloner import VoiceCloner
+    from valle.outputs import check_folder
     from valle.serve.app import LOCAL_HOSTS, create_app
-    from valle.serve.auth import ApiKeys
+    from valle.serve.auth import ApiKeys, check_origin
     from valle.serve.limits import Limits
-    from valle.serve.listener import listener
+    from valle.serve.listener import check_free, listener
     from valle.serve.service import Service
-    from valle.serve.voice_store import VoiceStore
+    from valle.voice_store import VoiceStore
 
     limits = Limits(
         text_characters=args.max_characters,
@@ -67,11 +67,14 @@ def run(args: argparse.Namespace) -> int:
     keys = ApiKeys.read(args.api_key_file) if args.api_key_file else ApiKeys({})
     if not args.api_key_file and args.host not in LOCAL_HOSTS:
         print(f"note: whoever reaches {args.host} may use this server; --api-key-file changes that", file=sys.stderr)
-    voices = VoiceStore(args.voices or _default_folder(), limits.voices)
+    origins = [check_origin(origin) for origin in args.allow_origin]
+    voices = VoiceStore(args.voices, limits.voices)
+    check_folder(voices.folder)
+    check_free(args.host, args.port)
     checker = build_checker() if args.check else None
     cloner = VoiceCloner.from_pretrained(args.model, args.device, threads=args.threads, any_language=args.any_language)
     service = Service.build(cloner, voices, limits, keys, args.watermark, checker)
-    app = create_app(service, [*LOCAL_HOSTS, args.host, *args.allow_host])
+    app = create_app(service, [*LOCAL_HOSTS, args.host, *args.allow_host], origins)
     config = listener(app, host=args.host, port=args.port, log_level="info", timeout_graceful_shutdown=_STOP_SECONDS)
     uvicorn.Server(config).run()
     return 0
@@ -97,10 +100,6 @@ def build_checker() -> Checker:
         }
 
     return check
-
-
-def _default_folder() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "valle" / "voices"
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:

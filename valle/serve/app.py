@@ -10,11 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from valle import __version__
-from valle.serve.errors import ApiError, bad_request
+from valle.serve.auth import Sites
+from valle.serve.errors import ApiError, bad_request, voice_refused
 from valle.serve.gate import Gate
 from valle.serve.openapi import complete_openapi
 from valle.serve.service import Service
@@ -22,12 +24,13 @@ from valle.serve.speech_api import speech_router
 from valle.serve.system_api import PAGE, system_router
 from valle.serve.voice_api import voice_router
 from valle.serve.websocket_api import websocket_router
+from valle.voice_store import VoiceError
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
-def create_app(service: Service, hosts: Sequence[str] = LOCAL_HOSTS) -> FastAPI:
-    """The ASGI application of `service`, under these host names (`*`: any)."""
+def create_app(service: Service, hosts: Sequence[str] = LOCAL_HOSTS, origins: Sequence[str] = ()) -> FastAPI:
+    """The ASGI application of `service`, under these host names, also for the pages of these `origins` (`*`: any)."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -40,9 +43,18 @@ def create_app(service: Service, hosts: Sequence[str] = LOCAL_HOSTS) -> FastAPI:
     for router in (speech_router(service), voice_router(service), system_router(service), websocket_router(service)):
         app.include_router(router)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
-    app.add_middleware(Gate, service=service, hosts=tuple(hosts))
+    app.add_middleware(Gate, service=service, sites=Sites(hosts, origins))
+    if origins:  # outermost: a browser's question whether it may ask carries no key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "X-Request-Id", "X-Sample-Rate"],
+        )
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(VoiceError, _voice_error)
     app.add_exception_handler(ClientDisconnect, _client_gone)
     complete_openapi(app)
     return app
@@ -67,6 +79,11 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body") or None
     return _respond(bad_request(f"{where or 'body'}: {first['msg']}", where))
+
+
+async def _voice_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, VoiceError)
+    return _respond(voice_refused(error))
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -66,18 +68,35 @@ class ApiKeys:
         return matches[0]
 
 
-def check_site(headers: Headers, hosts: Sequence[str]) -> None:
-    """Refuse pages of other sites, which a browser lets talk to servers on the visitor's machine.
+@dataclass(frozen=True)
+class Sites:
+    """What a browser may say of where a request comes from and where it goes; in both, `*` stands for anything."""
 
-    hosts: names under which this server is reached; `*`: any
-    Raises `ApiError` 403 for another name (DNS rebinding) and for another page's request.
-    """
-    host = headers.get("host", "")
-    if "*" not in hosts and _name(host) not in hosts:
-        raise ApiError(403, "unknown_host", f"this server does not go by the name '{host[:100]}'; see --allow-host")
-    origin = headers.get("origin")
-    if origin is not None and _netloc(origin) != host:
-        raise ApiError(403, "foreign_origin", "pages of other sites may not use this server")
+    hosts: Sequence[str]
+    """Names under which this server is reached."""
+    origins: Sequence[str] = ()
+    """Sites whose pages may use it, such as https://app.example.org, beside its own."""
+
+    def check(self, headers: Headers) -> None:
+        """Refuse pages of other sites, which a browser lets talk to servers on the visitor's machine.
+
+        Raises `ApiError` 403 for another name (DNS rebinding) and for another page's request.
+        """
+        host = headers.get("host", "")
+        if "*" not in self.hosts and _name(host) not in self.hosts and not _is_address(_name(host)):
+            raise ApiError(403, "unknown_host", f"this server does not go by the name '{host[:100]}'; see --allow-host")
+        origin = headers.get("origin")
+        own = origin is None or _netloc(origin) == host
+        if not own and "*" not in self.origins and origin not in self.origins:
+            raise ApiError(403, "foreign_origin", "pages of other sites may not use this server; see --allow-origin")
+
+
+def check_origin(origin: str) -> str:
+    """`origin` as browsers send it, or `*`. Raises `UserError` for anything else, which would never match."""
+    parts = urlsplit(origin)
+    if (origin != "*" and origin != f"{parts.scheme}://{parts.netloc}".lower()) or not parts.netloc:
+        raise UserError(f"--allow-origin '{origin}': write it as browsers do, https://app.example.org[:PORT], or '*'")
+    return origin
 
 
 def _digest(key: str) -> bytes:
@@ -89,6 +108,15 @@ def _netloc(origin: str) -> str:
         return urlsplit(origin).netloc
     except ValueError:
         return ""
+
+
+def _is_address(name: str) -> bool:
+    """An IP address is nobody's to point elsewhere: it cannot be rebound, and probes by address are answered."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _name(host: str) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from valle.voice_store import VoiceError
+
 
 class ApiError(HTTPException):
     """A request that is refused or has failed.
@@ -39,6 +41,7 @@ def busy(retry_after: int) -> ApiError:
     return ApiError(429, "busy", f"the server is busy; try again in {retry_after} s", retry_after=retry_after)
 
 
-def unknown_voice(voice: str) -> ApiError:
-    """404: no such voice."""
-    return ApiError(404, "unknown_voice", f"there is no voice '{voice[:64]}'; GET /v1/voices lists them", "voice")
+def voice_refused(error: VoiceError) -> ApiError:
+    """What the store of voices refuses, as clients see it."""
+    status = {"unknown_voice": 404, "builtin_voice": 403, "voices_full": 409}[error.code]
+    return ApiError(status, error.code, str(error), "voice")

@@ -14,11 +14,13 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from valle.serve.auth import check_site
+from valle.serve.auth import Sites
 from valle.serve.errors import ApiError, busy
 from valle.serve.service import Service
 
-OPEN_PATHS = ("/", "/healthz", "/openapi.json")
+HEALTH = "/healthz"
+"""Probes ask for it by whatever name or address the server has."""
+OPEN_PATHS = ("/", HEALTH, "/openapi.json")
 """What needs no API key: nothing of it is anybody's."""
 OPEN_FOLDER = "/page/"
 
@@ -38,8 +40,8 @@ _FULL_SECONDS = 5
 class Gate:
     """ASGI middleware; the name of the API key goes into the request's state."""
 
-    def __init__(self, app: ASGIApp, service: Service, hosts: tuple[str, ...]) -> None:
-        self.app, self.service, self.hosts = app, service, hosts
+    def __init__(self, app: ASGIApp, service: Service, sites: Sites) -> None:
+        self.app, self.service, self.sites = app, service, sites
         self._taken: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,10 +78,11 @@ class Gate:
 
     def _check(self, scope: Scope, request_id: str) -> None:
         headers = Headers(scope=scope)
-        check_site(headers, self.hosts)
+        path = scope["path"]
+        if path != HEALTH:
+            self.sites.check(headers)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        path = scope["path"]
         if path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
             subprotocols = HTTPConnection(scope).scope.get("subprotocols", [])
             state["key_name"] = self.service.keys.check(headers, subprotocols)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import uvicorn
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from valle.serve.protocol import MAX_MESSAGE
+from valle.tokenizers.errors import UserError
 
 HEAD_SECONDS = 10.0
 """For a request's first line and headers to arrive, from the connection's beginning or the answer before."""
@@ -37,6 +39,16 @@ class HttpProtocol(H11Protocol):
         """`before`: the request that was the last one when the waiting began."""
         if self.cycle is before and self.transport.get_protocol() is self:  # else it is a WebSocket by now
             self.transport.close()
+
+
+def check_free(host: str, port: int) -> None:
+    """Raise `UserError` unless one can listen there, which uvicorn would find out only after the models are loaded."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind((host, port))
+        except OSError as error:
+            raise UserError(f"cannot listen at {host}, port {port}: {error.strerror}; try another --port") from error
 
 
 def listener(app: FastAPI, **options: Any) -> uvicorn.Config:

@@ -19,7 +19,7 @@ from valle.serve.limits import Limits
 from valle.serve.metrics import Metrics
 from valle.serve.speaker import Speaker, Wish
 from valle.serve.uploads import UploadDecoder
-from valle.serve.voice_store import VoiceStore
+from valle.voice_store import VoiceStore
 
 Checker = Callable[[Tensor, Tensor, int, str], dict[str, Any]]
 """`checker(speech, prompt, sample_rate, text)`, each [S]: what can be measured of a clone, for people to see."""
@@ -57,7 +57,7 @@ class Service:
         return cls(cloner, voices, speaker, uploads, metrics, limits, keys, watermark_key, checker)
 
     def wish(self, text: str, voice: str, language: str, seed: int, stream: bool, best_of: int) -> Wish:
-        """A wish that can be granted. Raises `ApiError`."""
+        """A wish that can be granted. Raises `ApiError` and `VoiceError`."""
         if len(text) > self.limits.text_characters:
             raise bad_request(
                 f"the text has {len(text):,} characters; give at most {self.limits.text_characters:,} at a time",

@@ -24,11 +24,11 @@ from valle.pieces import Takes
 from valle.serve.errors import ApiError, bad_request, busy
 from valle.serve.limits import Limits
 from valle.serve.metrics import Metrics
-from valle.serve.voice_store import StoredVoice
 from valle.speech import Outcome
 from valle.task import Task
 from valle.tokenizers.errors import UserError
 from valle.voice import PromptSource, Voice
+from valle.voice_store import StoredVoice
 
 CACHED_VOICES = 256
 """Voices kept ready in memory, some 10 kB each."""

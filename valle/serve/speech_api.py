@@ -38,7 +38,7 @@ class SpeechOptions(BaseModel):
     """How to speak; the same over HTTP and WebSocket."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    voice: str | VoiceId = Field(description="id of a voice, see GET /v1/voices")
+    voice: str | VoiceId = Field(description="id of a voice, see GET /v1/voices, or the name of one of OpenAI's")
     language: str = Field("en-us", max_length=16, description="of the text, such as de, fr-fr, cmn")
     seed: int = Field(0, ge=0, lt=2**31, description="another seed, another reading")
     speed: float = Field(1.0, ge=MIN_SPEED, le=MAX_SPEED, description="tempo; the pitch stays")
@@ -65,6 +65,7 @@ class SpeechRequest(SpeechOptions):
 
     input: str = Field(min_length=1, description="the text")
     model: str = Field("valle", description="not looked at: a server has one model")
+    instructions: str | None = Field(None, description="not looked at: the model takes its manner from the recording")
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = Field(
         "mp3", description=f"all mono, {WIRE_RATE} Hz; pcm: 16 bits, signed, little-endian; opus: in Ogg"
     )

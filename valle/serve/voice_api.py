@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from valle.serve.errors import bad_request
 from valle.serve.openapi import ERROR_RESPONSES
 from valle.serve.service import Service
-from valle.serve.voice_store import CONSENT, new_voice_id
+from valle.voice_store import CONSENT, new_voice_id
 
 
 class VoiceFacts(BaseModel):
@@ -26,6 +26,8 @@ class VoiceFacts(BaseModel):
     language: str
     transcript: str | None
     builtin: bool
+    openai_names: list[str]
+    """Names of OpenAI's voices that give this one."""
 
 
 class NewVoice(VoiceFacts):
@@ -33,6 +35,12 @@ class NewVoice(VoiceFacts):
 
     notes: list[str]
     """What its owner may want to know, such as that the recording is short."""
+
+
+class AudioVoices(BaseModel):
+    """All voices, in the form that clients of servers like OpenAI's look for."""
+
+    voices: list[VoiceFacts]
 
 
 class VoiceList(BaseModel):
@@ -45,14 +53,20 @@ class VoiceList(BaseModel):
 
 def voice_router(service: Service) -> APIRouter:
     """The routes."""
-    router = APIRouter(prefix="/v1/voices", tags=["voices"], responses=ERROR_RESPONSES)
+    router = APIRouter(tags=["voices"], responses=ERROR_RESPONSES)
 
-    @router.get("", summary="List the voices")
+    async def all_voices() -> list[VoiceFacts]:
+        return [VoiceFacts(**voice.to_dict()) for voice in await asyncio.to_thread(service.voices.list)]
+
+    @router.get("/v1/voices", summary="List the voices")
     async def list_voices() -> VoiceList:
-        voices = await asyncio.to_thread(service.voices.list)
-        return VoiceList(data=[VoiceFacts(**voice.to_dict()) for voice in voices])
+        return VoiceList(data=await all_voices())
 
-    @router.post("", status_code=201, summary="Store a voice")
+    @router.get("/v1/audio/voices", summary="List the voices, as Open WebUI and others ask for them")
+    async def list_audio_voices() -> AudioVoices:
+        return AudioVoices(voices=await all_voices())
+
+    @router.post("/v1/voices", status_code=201, summary="Store a voice")
     async def add_voice(
         request: Request,
         file: Annotated[UploadFile, File(description="3 to 30 s of speech: WAV, FLAC, MP3, OGG, WebM, M4A")],
@@ -72,16 +86,16 @@ def voice_router(service: Service) -> APIRouter:
         stored = await asyncio.to_thread(service.voices.add, voice_id, *prompt, *facts)
         return NewVoice(**stored.to_dict(), notes=list(voice.notes))
 
-    @router.get("/{voice_id}", summary="One voice")
+    @router.get("/v1/voices/{voice_id}", summary="One voice")
     async def get_voice(voice_id: str) -> VoiceFacts:
         return VoiceFacts(**(await asyncio.to_thread(service.voices.get, voice_id)).to_dict())
 
-    @router.get("/{voice_id}/recording", summary="The recording of a voice", response_class=FileResponse)
+    @router.get("/v1/voices/{voice_id}/recording", summary="The recording of a voice", response_class=FileResponse)
     async def get_recording(voice_id: str) -> FileResponse:
         voice = await asyncio.to_thread(service.voices.get, voice_id)
         return FileResponse(voice.recording, headers={"Cache-Control": "private, max-age=3600"})
 
-    @router.delete("/{voice_id}", status_code=204, summary="Delete a voice")
+    @router.delete("/v1/voices/{voice_id}", status_code=204, summary="Delete a voice")
     async def delete_voice(voice_id: str) -> None:
         await asyncio.to_thread(service.voices.delete, voice_id)
 

@@ -17,11 +17,12 @@ from starlette.types import Message
 
 from valle.joining import pause_after
 from valle.serve.encoding import OPUS_PACKET_SECONDS, WIRE_RATE, OpusPackets
-from valle.serve.errors import ApiError, bad_request
+from valle.serve.errors import ApiError, bad_request, voice_refused
 from valle.serve.protocol import FROM_CLIENT, SUBPROTOCOL, Frame, FrameType, ProtocolError
 from valle.serve.service import Service
 from valle.serve.speech_api import SpeechOptions
 from valle.tokenizers.text import split_sentences
+from valle.voice_store import VoiceError
 
 TEXT_SECONDS = 120.0
 """An utterance whose text does not go on for so long is given up."""
@@ -146,8 +147,8 @@ class _Speech:
                     await self._send_packets(packets.add(samples))
             await self._send_packets(packets.end())
             await self._done(cancelled=False)
-        except ApiError as error:
-            facts = error.to_dict()["error"]
+        except (ApiError, VoiceError) as error:
+            facts = (error if isinstance(error, ApiError) else voice_refused(error)).to_dict()["error"]
             await send(self.socket, FrameType.ERROR, {name: facts[name] for name in facts if name != "type"})
 
     def _options(self, start: bytes) -> SpeechOptions:

@@ -21,7 +21,7 @@ from valle.serve.auth import ApiKeys
 from valle.serve.limits import Limits
 from valle.serve.listener import listener
 from valle.serve.service import Service
-from valle.serve.voice_store import VoiceStore
+from valle.voice_store import VoiceStore
 
 HOSTS = (*LOCAL_HOSTS, "testserver")
 

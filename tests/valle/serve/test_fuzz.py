@@ -32,7 +32,7 @@ from valle.serve.auth import ApiKeys
 from valle.serve.limits import Limits
 from valle.serve.protocol import Frame, FrameType
 from valle.serve.service import Service
-from valle.serve.voice_store import VoiceStore
+from valle.voice_store import VoiceStore
 
 pytestmark = pytest.mark.slow
 EXAMPLES = int(os.environ.get("VALLE_FUZZ_EXAMPLES", "15"))

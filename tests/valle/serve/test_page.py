@@ -80,6 +80,21 @@ def test_record_clone_listen(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#error")).to_be_hidden()
 
 
+def test_another_reading_and_nothing_old_beside_an_error(page: Page) -> None:
+    page.get_by_label("Quality").select_option(label="Best: best of four takes")
+    asked = []
+    for button in ("Speak", "Another reading"):
+        with page.expect_request("**/v1/audio/speech") as request:
+            page.get_by_role("button", name=button, exact=True).click()
+        expect(page.locator("#speech-audio")).to_be_visible(timeout=60_000)
+        asked.append([request.value.post_data_json[name] for name in ("seed", "best_of")])
+    assert asked == [[0, 4], [1, 4]] and page.get_by_label("Reading").input_value() == "1"
+    page.get_by_label("What to say").fill("***")
+    page.get_by_role("button", name="Speak", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("nothing to say")
+    expect(page.locator("#result")).to_be_hidden()
+
+
 def test_little_is_loaded(page: Page) -> None:
     """-rP prints what; voices and recordings come on top."""
     script = "performance.getEntries().filter(e => e.transferSize !== undefined && e.name.startsWith(location.origin))"

@@ -54,6 +54,22 @@ def test_aac_and_streamed_wav(client: TestClient) -> None:
     assert streamed[:4] == b"RIFF" and streamed[44:] == ask(client, response_format="pcm").content
 
 
+def test_openais_voices_and_instructions(client: TestClient) -> None:
+    """Every name gives one recording of the package, of a reader of that sex; `instructions` changes nothing."""
+    listed = client.get("/v1/voices").json()["data"]
+    sex = {name: voice["name"][-3:] for voice in listed for name in voice["openai_names"]}
+    assert sex == {
+        **dict.fromkeys(("alloy", "coral", "marin", "nova", "sage", "shimmer"), "(f)"),
+        **dict.fromkeys(("ash", "ballad", "cedar", "echo", "fable", "onyx", "verse"), "(m)"),
+    }
+    assert client.get("/v1/audio/voices").json() == {"voices": listed}
+    own = ask(client, voice="libri-1998", response_format="pcm").content
+    assert own == ask(client, voice="nova", response_format="pcm", instructions="Speak cheerfully.").content
+    recordings = [client.get(f"/v1/voices/{name}/recording").content for name in ("nova", "libri-1998", "onyx")]
+    assert recordings[0] == recordings[1] != recordings[2]
+    assert client.delete("/v1/voices/nova").status_code == 403
+
+
 def test_same_seed_same_speech(client: TestClient) -> None:
     answers = [ask(client, response_format="pcm", seed=seed).content for seed in (1, 1, 2)]
     assert answers[0] == answers[1] != answers[2]
@@ -205,5 +221,5 @@ def test_openai_client_unchanged(server: Any, tmp_path: Path) -> None:
         answer.stream_to_file(tmp_path / "speech.mp3")
     assert seconds((tmp_path / "speech.mp3").read_bytes()) > 0.1
     assert [model.id for model in client.models.list()] == ["valle"]
-    with pytest.raises(openai.NotFoundError, match="no voice 'alloy'"):
-        client.audio.speech.create(model="tts-1", voice="alloy", input=TEXT)
+    with pytest.raises(openai.NotFoundError, match="no voice 'nobody'; known are libri-1688, .*alloy"):
+        client.audio.speech.create(model="tts-1", voice="nobody", input=TEXT)

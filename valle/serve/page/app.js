@@ -46,13 +46,13 @@ async function showVoice() {
 }
 
 async function showRecording(blob) {
-  setSource($("prompt-audio"), blob);
   let wave;
   try {
     wave = await decode(blob);
   } catch {
     throw new Error("This file is no recording that the browser can read. Use WAV, MP3, OGG, FLAC or M4A.");
   }
+  setSource($("prompt-audio"), blob);
   draw($("prompt-picture"), wave, RATE);
   return wave.length / RATE;
 }
@@ -64,6 +64,8 @@ function setSource(audio, blob) {
 
 async function take(blob) {
   fresh = null;
+  $("recorded").textContent = "";
+  updateSave();
   const seconds = await showRecording(blob);
   $("recorded").textContent = `${seconds.toFixed(1)} s`;
   if (seconds < config.minSeconds || seconds > config.maxSeconds) {
@@ -126,16 +128,20 @@ async function toggleSpeaking() {
     return;
   }
   if (!$("text").value.trim()) throw new Error("Write what to say first.");
+  if (!$("seed").reportValidity()) return;
   speaking = new AbortController();
   $("speak").textContent = "Stop";
   $("result").hidden = false;
-  $("checks").hidden = $("check").hidden = $("download").hidden = true;
+  // Nothing of the speech before stays: what is to be heard belongs to what was asked last.
+  $("speech-audio").pause();
+  for (const id of ["speech", "speech-audio", "checks", "check", "another", "download"]) $(id).hidden = true;
   $("status").textContent = "Thinking …";
   const player = new StreamPlayer();
   try {
     await listen(player, speaking.signal);
   } catch (error) {
-    $("status").textContent = error.name === "AbortError" ? "Stopped." : "";
+    $("status").textContent = error.name === "AbortError" ? "Stopped." : "Broken off.";
+    $("result").hidden = !player.samples.length;
     await player.stop();
     throw error;
   } finally {
@@ -147,7 +153,8 @@ async function toggleSpeaking() {
 
 async function listen(player, signal) {
   const begin = performance.now();
-  const wish = { input: $("text").value, voice: $("voice").value, speed: Number($("speed").value), response_format: "pcm", stream: true };
+  const how = { speed: Number($("speed").value), seed: Number($("seed").value), best_of: Number($("quality").value) };
+  const wish = { input: $("text").value, voice: $("voice").value, ...how, response_format: "pcm", stream: true };
   const response = await postJson("v1/audio/speech", wish, signal);
   const reader = response.body.getReader();
   let first = null;
@@ -155,6 +162,7 @@ async function listen(player, signal) {
     if (!part.value.length) continue;
     first ??= (performance.now() - begin) / 1000;
     player.add(part.value);
+    $("speech").hidden = false;
     draw($("speech-picture"), player.wave, RATE);
     $("status").textContent = `Speaking; the first sound came after ${first.toFixed(1)} s.`;
   }
@@ -168,9 +176,14 @@ function showSpeech(wave) {
   draw($("speech-picture"), wave, RATE);
   setSource($("speech-audio"), blob);
   $("download").href = $("speech-audio").src;
-  $("download").hidden = false;
+  for (const id of ["speech-audio", "another", "download"]) $(id).hidden = false;
   $("check").hidden = !config.checks;
   $("check").onclick = () => attempt(() => check(blob, $("voice").value, $("text").value));
+}
+
+async function speakDifferently() {
+  $("seed").value = Number($("seed").value) + 1;
+  await toggleSpeaking();
 }
 
 async function check(blob, voice, text) {
@@ -211,6 +224,7 @@ $("file").onchange = () => $("file").files.length && attempt(() => take($("file"
 $("consent").onchange = updateSave;
 $("save").onclick = () => attempt(saveVoice);
 $("speak").onclick = () => attempt(toggleSpeaking);
+$("another").onclick = () => attempt(speakDifferently);
 $("text").oninput = updateCount;
 $("speed").oninput = () => { $("speed-value").textContent = `${Number($("speed").value)}×`; };
 $("key-form").onsubmit = (event) => {

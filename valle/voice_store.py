@@ -1,4 +1,4 @@
-"""Voices on disk: a folder for each, which several servers may share.
+"""Voices on disk by name: a folder for each, which `valle clone` and several servers may share.
 
     DIR/<id>/voice.json    name, transcript, language, consent, …
     DIR/<id>/prompt.flac   the recording, at the model's sample rate
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import secrets
@@ -25,9 +26,8 @@ import soundfile
 from torch import Tensor
 
 import valle
-from valle.outputs import check_folder
-from valle.serve.errors import ApiError, unknown_voice
 from valle.tokenizers.audio import save_audio
+from valle.tokenizers.errors import UserError
 
 CONSENT = (
     "I am the person in this recording, or have that person's permission to clone this voice, and I will not use it to "
@@ -35,8 +35,19 @@ CONSENT = (
 )
 """What the uploader agrees to; stored with the voice."""
 
+OPENAI_NAMES = {
+    **dict.fromkeys(("alloy", "nova", "shimmer"), "libri-1998"),
+    **dict.fromkeys(("coral", "marin", "sage"), "libri-3331"),
+    **dict.fromkeys(("ash", "cedar", "onyx"), "libri-1688"),
+    **dict.fromkeys(("ballad", "fable"), "libri-2414"),
+    **dict.fromkeys(("echo", "verse"), "libri-3005"),
+}
+"""Clients written for OpenAI's voices ask for these: each always gives the same recording of the package."""
+
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _STALE_SECONDS = 3600
+_SHOWN = 20
+"""Stored voices that an error names, the newest."""
 _RECORDINGS = Path(valle.__file__).parent / "assets" / "eval"
 
 
@@ -56,31 +67,71 @@ class StoredVoice:
     """statement, time and by: the name of the API key; None for the recordings of the package."""
     recording: Path
 
+    @property
+    def builtin(self) -> bool:
+        """Whether it comes with the package."""
+        return self.consent is None
+
     def to_dict(self) -> dict[str, Any]:
         """Without the path and the consent: what clients see."""
-        facts = asdict(self) | {"object": "voice", "builtin": self.consent is None}
+        names = [name for name, id_ in OPENAI_NAMES.items() if id_ == self.id]
+        facts = asdict(self) | {"object": "voice", "builtin": self.builtin, "openai_names": names}
         return {name: value for name, value in facts.items() if name not in ("recording", "consent")}
 
 
-class VoiceStore:
-    """The voices in `folder`, and those of the package."""
+class VoiceError(UserError):
+    """What a store refuses; `code` (unknown_voice, builtin_voice, voices_full) is what programs look at."""
 
-    def __init__(self, folder: str | Path, most: int) -> None:
-        self.folder, self.most = check_folder(folder), most
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def default_folder() -> Path:
+    """Where a user's voices are unless another folder is named."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "valle" / "voices"
+
+
+class VoiceStore:
+    """The voices in `folder` (by default the user's), which need not be there yet, and those of the package.
+
+    most: so many voices are stored; one more is refused
+    """
+
+    def __init__(self, folder: str | Path | None = None, most: float = math.inf) -> None:
+        self.folder, self.most = Path(folder or default_folder()), most
         self._builtin = {voice.id: voice for voice in _builtin_voices()}
         self._remove_stale()
 
     def list(self) -> list[StoredVoice]:
         """All voices: those of the package first, then the oldest first."""
-        stored = [self._read(path.name) for path in self.folder.iterdir() if _ID.fullmatch(path.name)]
+        stored = [self._read(path.name) for path in self.folder.glob("[!.]*")]
         return [*self._builtin.values(), *sorted((v for v in stored if v), key=lambda v: (v.created, v.id))]
 
     def get(self, voice_id: str) -> StoredVoice:
-        """Raises `ApiError` 404 where there is no such voice."""
+        """By its id, or a name of OpenAI's. Raises `VoiceError` where there is no such voice."""
+        voice_id = OPENAI_NAMES.get(voice_id, voice_id)
         voice = self._builtin.get(voice_id) or self._read(voice_id)
         if voice is None:
-            raise unknown_voice(voice_id)
+            known = f"{', '.join(self._builtin)}, OpenAI's names ({', '.join(OPENAI_NAMES)}), and ids of stored voices"
+            raise VoiceError("unknown_voice", f"there is no voice '{voice_id[:64]}'; known are {known}")
         return voice
+
+    def find(self, name: str) -> StoredVoice:
+        """By its id, a name of OpenAI's, or the name that it was stored under. Raises `VoiceError`."""
+        try:
+            return self.get(name)
+        except VoiceError:
+            voices = self.list()
+        found = [voice for voice in voices if voice.name == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(voice.id for voice in found)
+            raise VoiceError("unknown_voice", f"several voices are called '{name}'; give the id of one: {ids}")
+        stored = [f"'{voice.name}'" for voice in voices if not voice.builtin][-_SHOWN:]
+        known = ", ".join([*self._builtin, *stored])
+        raise VoiceError("unknown_voice", f"there is no voice '{name}' in {self.folder}; known are {known}")
 
     def add(
         self,
@@ -93,8 +144,8 @@ class VoiceStore:
         by: str | None = None,
     ) -> StoredVoice:
         """Store a recording [S] under an id of `new_voice_id`. Only with the consent of who uploads it."""
-        if sum(1 for _ in self.folder.iterdir()) >= self.most:
-            raise ApiError(409, "voices_full", "no more voices can be stored here; delete one first")
+        if sum(1 for _ in self.folder.glob("*")) >= self.most:
+            raise VoiceError("voices_full", "no more voices can be stored here; delete one first")
         folder, new = self.folder / voice_id, self.folder / f".{voice_id}.new"
         voice = StoredVoice(
             id=voice_id,
@@ -106,7 +157,7 @@ class VoiceStore:
             consent={"statement": CONSENT, "time": int(time.time()), "by": by},
             recording=folder / "prompt.flac",
         )
-        new.mkdir()
+        new.mkdir(parents=True)
         save_audio(new / "prompt.flac", wav, sample_rate)
         facts = {key: value for key, value in asdict(voice).items() if key not in ("id", "recording")}
         (new / "voice.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -117,16 +168,15 @@ class VoiceStore:
         return voice
 
     def delete(self, voice_id: str) -> None:
-        """Raises `ApiError`: 404 where there is no such voice, 403 for a voice of the package."""
-        if voice_id in self._builtin:
-            raise ApiError(403, "builtin_voice", f"voice '{voice_id}' comes with the package and stays", "voice")
-        self.get(voice_id)
+        """Raises `VoiceError` where there is no such voice, and for a voice of the package."""
+        if self.get(voice_id).builtin:
+            raise VoiceError("builtin_voice", f"voice '{voice_id}' comes with the package and stays")
         # First out of sight, at once for all servers; then file by file.
         gone = self.folder / f".{voice_id}.{secrets.token_hex(4)}.new"
         try:
             (self.folder / voice_id).rename(gone)
         except FileNotFoundError as error:
-            raise unknown_voice(voice_id) from error
+            raise VoiceError("unknown_voice", f"there is no voice '{voice_id}' any more") from error
         shutil.rmtree(gone, ignore_errors=True)
 
     def _read(self, voice_id: str) -> StoredVoice | None:

@@ -6,13 +6,14 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
-    from valle.eval.codec import CodecReport
+    from valle.eval.codec import CodecReport, CodecSummary
     from valle.tokenizers.codecs.base import SpeechCodec
 
 _EXAMPLE = """example:
@@ -48,7 +49,7 @@ def add_codec_command(subparsers: Any) -> None:
     add("--seed", type=int, default=0, help="of the intervals (default: 0)")
     add("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     add("--jobs", type=int, default=1, metavar="N", help="processes of pocketsphinx (default: 1)")
-    add("--out", type=Path, metavar="DIR", help="write results.json and utterances.tsv here")
+    add("--out", type=Path, metavar="DIR", help="write results here; an interrupted run goes on from its scores.jsonl")
     add("--keep-wavs", action="store_true", help="also write the audio, into DIR/wavs")
     add("--json", action="store_true", help="print results as JSON")
     codec.set_defaults(run=_run)
@@ -82,9 +83,12 @@ def _evaluate(args: argparse.Namespace) -> Iterator[tuple[str, CodecReport]]:
     from valle.eval.codec import evaluate_codec
     from valle.eval.codec_metrics import DEFAULT_METRICS
     from valle.eval.lists import RECORDINGS, read_list
+    from valle.eval.measure import KeptScores
     from valle.eval.recognisers import build_recogniser
+    from valle.eval.results import versions
     from valle.eval.similarity import build_speaker_model
 
+    kept = KeptScores(args.out / "scores.jsonl" if args.out else None, json.dumps(versions()))
     recordings = read_list(args.list or RECORDINGS)
     device = str(find_device(args.device))
     recogniser = speaker_model = None
@@ -108,8 +112,16 @@ def _evaluate(args: argparse.Namespace) -> Iterator[tuple[str, CodecReport]]:
                 wav_folder=folder / name if folder and len(codecs) > 1 else folder,
                 seed=args.seed,
                 half_seconds=args.half_seconds,
+                kept=kept,
+                done=partial(_tell, name),
             ),
         )
+
+
+def _tell(name: str, summary: CodecSummary) -> None:
+    """One way of decoding is measured: for whoever waits for the others."""
+    figures = ", ".join(f"{metric} {value.value:.3f}" for metric, value in summary.metrics.items())
+    print(f"{name}, {summary.time_invariant}, n_q {summary.n_q}: {figures}", file=sys.stderr)
 
 
 def _load(models: list[str | None], device: str) -> dict[str, SpeechCodec]:

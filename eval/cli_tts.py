@@ -81,7 +81,7 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
     add("--list", default="plain50", metavar="LIST", help="what is said, by whom: see below (default: plain50)")
     add("--protocol", metavar="P", help="sentences, cross-sentence or continuation (recordings)")
     add("--sentences", type=Path, metavar="FILE", help="one a line, for the protocol 'sentences'")
-    add("--sample", type=int, metavar="N", help="draw N trials of a corpus at random (default: all)")
+    add("--sample", type=int, metavar="N", help="draw N of the texts at random (default: all)")
     add("--sample-seed", type=int, default=0, metavar="N", help="of the drawing (default: 0)")
 
 

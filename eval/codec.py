@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from valle.eval.codec_consistency import Consistency, measure_consistency
 from valle.eval.codec_metrics import DEFAULT_METRICS, find_metric
 from valle.eval.lists import Recording
-from valle.eval.measure import Score, measure
+from valle.eval.measure import KeptScores, Score
 from valle.eval.recognisers import Recogniser
 from valle.eval.similarity import SpeakerModel, embed_all, likeness
 from valle.eval.stats import Estimate, estimate
@@ -93,6 +93,8 @@ def evaluate_codec(
     wav_folder: Path | None = None,
     seed: int = 0,
     half_seconds: float | None = None,
+    kept: KeptScores | None = None,
+    done: Callable[[CodecSummary], None] = lambda summary: None,
 ) -> CodecReport:
     """Encode and decode `utterances` and compare with the originals.
 
@@ -102,6 +104,8 @@ def evaluate_codec(
     recogniser, speaker_model: also report `wer` and `cer`, and `sim` to the original
     wav_folder: where to keep the decoded audio, as `<own|cross>-<n_q>/<id>.wav`
     seed:       of the bootstrap
+    kept:       scores of an evaluation that was interrupted, to which new ones are added
+    done:       called with each summary as soon as there is one
     Raises `UserError` for an unknown metric and for a number of quantizers that the codec has not.
     """
     spec = codec.spec
@@ -109,7 +113,7 @@ def evaluate_codec(
     if wrong := [n for n in n_qs if not 1 <= n <= spec.n_q]:
         raise UserError(f"codec '{spec.name}' has {spec.n_q} quantizers and cannot decode with {wrong[0]}")
     originals = [load_audio(u.path, spec.sample_rate) for u in utterances]
-    judge = _Judge(utterances, originals, spec.sample_rate, metrics, recogniser, speaker_model)
+    judge = _Judge(utterances, originals, spec.sample_rate, metrics, recogniser, speaker_model, kept or KeptScores())
     donors: dict[str, list[int | None]] = {OWN: list(range(len(utterances)))}
     if cross_time_invariant and spec.n_time_invariant:
         donors[CROSS] = _next_of_speaker(utterances)
@@ -120,6 +124,7 @@ def evaluate_codec(
         measured = judge.score(decoded, way, n_q)
         bitrate = n_q * math.log2(spec.codebook_size) * spec.frame_rate
         summaries.append(CodecSummary(way, n_q, bitrate, decode_rtf, _summarise(measured, seed)))
+        done(summaries[-1])
         rows += measured
         if wav_folder:
             for utterance, wav in zip(utterances, decoded, strict=True):
@@ -148,8 +153,10 @@ class _Judge:
         metrics: Sequence[str],
         recogniser: Recogniser | None,
         speaker_model: SpeakerModel | None,
+        kept: KeptScores,
     ) -> None:
         self.utterances, self.originals, self.sample_rate = utterances, originals, sample_rate
+        self.kept = kept
         self.functions = {name: find_metric(name).function for name in metrics}
         self.recogniser, self.speaker_model = recogniser, speaker_model
         self.voices = embed_all(speaker_model, originals, sample_rate) if speaker_model else []
@@ -162,7 +169,8 @@ class _Judge:
         alone = dict.fromkeys(names, Score(None, "the speaker has no other recording"))
         rows = [CodecRow(u.id, u.speaker, way, n_q, alone) for u in self.utterances]
         for i, wav in zip(there, tqdm(wavs, desc=f"{way}-{n_q}", unit="utt", disable=None, leave=False), strict=True):
-            scores = {k: measure(f, self.originals[i], wav, self.sample_rate) for k, f in self.functions.items()}
+            pair = self.originals[i], wav, self.sample_rate
+            scores = {name: self.kept.measure(name, metric, *pair) for name, metric in self.functions.items()}
             rows[i] = replace(rows[i], scores=scores)
         if self.speaker_model:
             for i, voice in zip(there, embed_all(self.speaker_model, wavs, self.sample_rate), strict=True):

@@ -1,17 +1,25 @@
-"""A score or the reason why there is none: silence and clips of no length must neither crash a run nor count as 0."""
+"""A score or the reason why there is none: silence and clips of no length must neither crash a run nor count as 0.
+
+Scores may be kept on disk as they are made: `KeptScores`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import ParamSpec
 
 from torch import Tensor
 
 from valle.tokenizers.errors import UserError, install_advice
+from valle.tokenizers.writing import writing
 
 SILENCE_DBFS = -80.0
 """A signal whose RMS lies below this is silence: the rounding noise of 16-bit audio is at -101 dBFS."""
@@ -38,6 +46,45 @@ def measure(metric: Callable[P, float], *args: P.args, **kwargs: P.kwargs) -> Sc
     except UnmeasurableError as error:
         return Score(None, str(error))
     return Score(value) if math.isfinite(value) else Score(None, "not a finite number")
+
+
+class KeptScores:
+    """Scores of pairs of signals that outlast an interruption: a line of a file for each, written at once.
+
+    A score is used again for the very same samples, metric and `setting`, such as the versions of packages.
+    """
+
+    def __init__(self, path: Path | None = None, setting: str = "") -> None:
+        """Read what is at `path`; None: keep nothing."""
+        self.path, self.setting = path, setting
+        self._known: dict[str, Score] = {}
+        if path is not None and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError, TypeError):  # a kill has cut it short
+                    key, value, reason = json.loads(line)
+                    self._known[key] = Score(value, reason)
+
+    def measure(
+        self,
+        name: str,
+        metric: Callable[[Tensor, Tensor, int], float],
+        reference: Tensor,
+        wav: Tensor,
+        sample_rate: int,
+    ) -> Score:
+        """`measure(metric, reference, wav, sample_rate)`, each [S], unless it is known already."""
+        signals = (signal.numpy().tobytes() for signal in (reference, wav))
+        content = hashlib.sha256("|".join((name, self.setting, str(sample_rate))).encode())
+        for signal in signals:
+            content.update(hashlib.sha256(signal).digest())
+        key = content.hexdigest()[:32]
+        if key not in self._known:
+            self._known[key] = measure(metric, reference, wav, sample_rate)
+            if self.path is not None:
+                with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+                    # The line before may have no end.
+                    file.write(f"\n{json.dumps([key, self._known[key].value, self._known[key].reason])}")
+        return self._known[key]
 
 
 def why_inaudible(wav: Tensor) -> str:

@@ -77,8 +77,10 @@ def read_runs(path: Path = TABLES) -> dict[str, Run]:
 def paper_tables(results: Path | None = None, path: Path = TABLES) -> list[Table]:
     """The tables at `path`, filled from the folders below `results` that are named after the runs.
 
-    Raises `UserError` for a folder that is there but does not hold results.
+    Raises `UserError` where there is no such folder, and for a folder of a run that does not hold results.
     """
+    if results is not None and not results.is_dir():
+        raise UserError(f"--results {results} is no folder; 'valle eval paper --runs' says what to run for one")
     content = _read(path)
     there = [name for name in content["runs"] if results and (results / name / "results.json").exists()]
     systems = {name: load_systems([results / name]) for name in there if results}

@@ -48,7 +48,7 @@ def results_head(kind: str, config: Mapping[str, Any], seed: int, n: int) -> dic
         "seed": seed,
         "n": n,
         "interval": "95 %, percentile bootstrap over utterances",
-        "versions": {"valle": valle.__version__, "python": platform.python_version(), **_versions()},
+        "versions": {"valle": valle.__version__, "python": platform.python_version(), **versions()},
     }
 
 
@@ -73,7 +73,8 @@ def number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the packages that scores depend on, as far as they are installed."""
     found = {}
     for package in _PACKAGES:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,17 +54,21 @@ def open_list(
     protocol:  what to make of recordings and corpora, one of `PROTOCOLS`; default: sentences for a table,
                cross-sentence for a corpus
     sentences: file with the sentences of the first protocol; default: the 10 shipped ones
-    sample:    draw so many trials of a corpus at random; None: all
+    sample:    draw so many trials at random; None: all
     Raises `UserError` for what is missing, malformed or of no use together.
     """
+    if sample is not None and sample < 1:
+        raise UserError(f"--sample {sample}: draw at least one text")
     if source in SHIPPED:
-        if protocol or sample or (sentences and source != "plain50"):
-            raise UserError(f"--list {source} is complete: leave out --protocol, --sample and --sentences")
+        if protocol or (sentences and source != "plain50"):
+            raise UserError(f"--list {source} is complete: leave out --protocol and --sentences")
         recordings = read_list(RECORDINGS)
         prompts = choose_prompts(recordings)
         if source == "plain100":
-            return TrialList(deal(prompts, read_sentences(SENTENCES_100)), recordings)
-        return TrialList(each(prompts, read_sentences(sentences or SENTENCES)), recordings)
+            trials = deal(prompts, read_sentences(SENTENCES_100))
+        else:
+            trials = each(prompts, read_sentences(sentences or SENTENCES))
+        return TrialList(_draw(trials, sample, sample_seed), recordings)
     path = Path(source)
     if path.is_dir():
         return _of_recordings(read_corpus(path), protocol or "cross-sentence", sentences, sample, sample_seed)
@@ -71,9 +76,10 @@ def open_list(
         raise UserError(f"--list {source} is no file or folder, and no shipped list ({', '.join(SHIPPED)})")
     if path.suffix == ".tsv" and {"path", "speaker"} <= set(_header(path)):
         return _of_recordings(read_list(path), protocol or "sentences", sentences, sample, sample_seed)
-    if protocol or sentences or sample:
-        raise UserError(f"{path} lists trials: --protocol, --sentences and --sample are for recordings")
-    return TrialList(read_seed_tts(path) if path.suffix == ".lst" else read_trials(path))
+    if protocol or sentences:
+        raise UserError(f"{path} lists trials: --protocol and --sentences are for recordings")
+    trials = read_seed_tts(path) if path.suffix == ".lst" else read_trials(path)
+    return TrialList(_draw(trials, sample, sample_seed))
 
 
 def read_trials(path: Path) -> list[Trial]:
@@ -122,13 +128,21 @@ def _of_recordings(
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol '{protocol}'; known ones: {', '.join(PROTOCOLS)}")
     if protocol == "sentences":
-        if sample:
-            raise UserError("--sample is for the protocols cross-sentence and continuation")
-        return TrialList(each(choose_prompts(recordings), read_sentences(sentences or SENTENCES)), recordings)
+        trials = each(choose_prompts(recordings), read_sentences(sentences or SENTENCES))
+        return TrialList(_draw(trials, sample, sample_seed), recordings)
     if sentences:
         raise UserError("--sentences is for the protocol 'sentences'")
     make = cross_sentence if protocol == "cross-sentence" else continuation
     return TrialList(make(recordings, WordTimer(), sample, sample_seed))
+
+
+def _draw(trials: list[Trial], sample: int | None, seed: int) -> list[Trial]:
+    """`sample` of them at random, in their order; None: all."""
+    if sample is None:
+        return trials
+    if sample > len(trials):
+        raise UserError(f"--sample {sample}: the list has {len(trials)} texts to draw from")
+    return [trials[i] for i in sorted(random.Random(seed).sample(range(len(trials)), sample))]
 
 
 def _trials(path: Path, rows: Iterable[tuple[int, dict[str, str]]]) -> list[Trial]:

@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,6 +82,33 @@ def test_codec_results(own_list: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert {path.name for path in (tmp_path / "out" / "wavs" / "own-1").iterdir()} == {f"{id_}.wav" for id_ in PROMPTS}
 
 
+def test_an_interrupted_codec_evaluation_goes_on(
+    own_list: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    small = {"dim": 16, "hidden": 16, "encoder_layers": 2, "decoder_layers": [2, 2], "early_layers": 1}
+    save_codec(build_codec("spectral", small), tmp_path / "codec")
+    out, scores = tmp_path / "out", tmp_path / "out" / "scores.jsonl"
+    options = ("--list", own_list, "--metrics", "mcd", "pesq", "--n-q", "1", "2", "--no-cross", "--out", out)
+
+    def evaluate() -> tuple[str, Any]:
+        assert run("codec", "--model", tmp_path / "codec", *options) == 0
+        shown = capsys.readouterr()
+        assert [line.split(":")[0] for line in shown.err.splitlines()[:2]] == ["codec, own, n_q 1", "codec, own, n_q 2"]
+        return (out / "utterances.tsv").read_text(), json.loads((out / "results.json").read_text())["conditions"]
+
+    first, whole = evaluate(), scores.read_text()
+    lines = whole.splitlines()
+    assert len(lines) == 1 + 2 * 2 * 2  # utterances, metrics, quantizers
+    scores.write_text("\n".join(lines[:4]) + "\n" + lines[4][:20])  # what a kill leaves
+    assert evaluate() == first
+    assert scores.read_text().splitlines() == [*lines[:4], lines[4][:20], *lines[4:]]
+    # What is known is not measured again: a score that was changed by hand comes back.
+    key, value, reason = json.loads(lines[1])
+    scores.write_text(whole.replace(lines[1], json.dumps([key, 77.25, reason])))
+    assert "77.25" in evaluate()[0] and value != 77.25
+
+
 def test_several_codecs_side_by_side(own_list: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = {"dim": 16, "hidden": 16, "encoder_layers": 2, "decoder_layers": [2, 2], "early_layers": 1}
     for name, changes in (("one", {"n_q": 1}), ("two", {"n_q": 2, "time_invariant": False})):
@@ -107,6 +135,9 @@ def test_several_codecs_side_by_side(own_list: Path, tmp_path: Path, capsys: pyt
         (("report", "none", "--out", "x.html"), "none/results.json does not exist"),
         (("compare", "none"), "none/results.json does not exist"),
         (("samples", "none", "--out", "x"), "none/results.json does not exist"),
+        (("paper", "--results", "none"), "--results none is no folder"),
+        (("tts", "--list", "plain50", "--sample", "51"), "--sample 51: the list has 50 texts to draw from"),
+        (("tts", "--sample", "0"), "--sample 0: "),
         (("codec", "--model", "./none"), "none"),
         (("codec", "--list", "none.tsv"), r"none\.tsv does not exist"),
     ],

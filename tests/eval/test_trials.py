@@ -137,6 +137,22 @@ def test_corpora_in_their_own_layout(recordings: dict[str, Recording], tmp_path:
         open_list(str(tmp_path / "empty"))
 
 
+def test_any_list_can_be_sampled(recordings: dict[str, Recording], tmp_path: Path) -> None:
+    whole = open_list("plain100")
+    drawn = [open_list("plain100", sample=10, sample_seed=seed).trials for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2] and len(drawn[0]) == 10
+    assert drawn[0] == [trial for trial in whole.trials if trial in drawn[0]]
+    (tmp_path / "sentences.txt").write_text("One.\nTwo.\nThree.\n")
+    assert len(open_list("plain50", None, tmp_path / "sentences.txt", 7).trials) == 7
+    path = recordings["1688-142285-0009"].path
+    (tmp_path / "own.tsv").write_text(f"id\tpath\tspeaker\ttext\na\t{path}\tanna\tHello.\n")
+    (tmp_path / "trials.tsv").write_text(f"id\tprompt\ttext\na\t{path}\tOne.\nb\t{path}\tTwo.\n")
+    for name, most in (("own.tsv", 10), ("trials.tsv", 2)):
+        assert len(open_list(str(tmp_path / name), sample=2).trials) == 2
+        with pytest.raises(UserError, match=f"--sample 11: the list has {most} texts"):
+            open_list(str(tmp_path / name), sample=11)
+
+
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [

@@ -14,6 +14,7 @@ import torch
 
 import valle
 from valle.bundle import Bundle, read_config
+from valle.cli import main
 from valle.cloner import VoiceCloner
 from valle.lm import ARModel, FlowModel, save_lm
 from valle.pieces import make_request
@@ -163,3 +164,16 @@ def test_a_damaged_folder_is_refused(
     damage(folder)
     with pytest.raises(UserError, match=message):
         Bundle.load(folder)
+
+
+def test_an_aligned_model_without_its_aligner_is_told_or_refused(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, codec in (("voice", {}), ("plain", {"time_invariant": False})):
+        make_bundle(codec=codec).save(tmp_path / name)
+    for name, code in (("voice", 0), ("plain", 2)):
+        model = str(tmp_path / name)
+        parts = ["export", "--codec", model, "--ar", model, "--nar", model, "--out", str(tmp_path / f"{name}-out")]
+        assert main(parts) == code
+        assert "without the --aligner" in (shown := capsys.readouterr().err) and shown.count("\n") == 1
+    assert not (tmp_path / "plain-out").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import fields, replace
 from datetime import date
 from pathlib import Path
@@ -97,6 +98,11 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
         raise UserError(f"{args.aligner} is not the aligner that ar's training data were made with")
     ar, nar = models["ar"], models.get("nar") or models.get("flow")
     assert isinstance(ar, ARModel)
+    if ar.config.aligned and aligner is None:
+        lack = "without the --aligner that its tokens were made with, this model cannot follow a prompt's transcript"
+        if not codec.spec.n_time_invariant:
+            raise UserError(f"{lack}, from which alone it would know the voice: give --aligner")
+        print(f"note: {lack}", file=sys.stderr)
     if args.reusable_prompt:
         ar.config = replace(ar.config, reusable_prompt=True)
     assert nar is None or isinstance(nar, NARModel | FlowModel)

@@ -16,6 +16,7 @@ _SUMMARIES = {
     "flow": "the same by flow matching: learns from speech without transcripts, too",
 }
 _EPILOG = """Every setting of the YAML file is an option: --trainer.max_steps 1000 --run.folder runs/mine --data.seed 1
+All of them, with their values: valle train {kind} --print-config [--config YAML]
 Checkpoints and logs go to the run's folder; the same command continues a run that was stopped.
 
 example:

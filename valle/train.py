@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import errno
+import gc
 import logging
 import signal
 import sys
@@ -17,6 +19,7 @@ from typing import Any
 import jsonargparse
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -155,6 +158,7 @@ def train(kind: str, args: Sequence[str], model: str | None = None) -> None:
 
     `model`: the model to start from (finetuning): folder, Hub id, or "embedded".
     """
+    atexit.register(_leave_group)
     tune_memory()
     torch.set_flush_denormal(True)
     _silence_libraries()
@@ -191,6 +195,21 @@ def train(kind: str, args: Sequence[str], model: str | None = None) -> None:
     if any(isinstance(callback, Checkpoints) and callback.stopped for callback in cli.trainer.callbacks):
         print("told to stop: saved; the same command continues", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM)
+
+
+def _leave_group() -> None:
+    """Leave the group of processes, if there is one, while Python still runs.
+
+    A thread of gloo that comes to its end in what Python does after that aborts the process.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    deepspeed = sys.modules.get("deepspeed")
+    if deepspeed is not None and deepspeed.comm.is_initialized():
+        deepspeed.comm.destroy_process_group()  # which knows the groups that DeepSpeed keeps
+    else:
+        dist.destroy_process_group()
+    gc.collect()
 
 
 def tune_memory() -> None:

@@ -61,6 +61,12 @@ class Zero(DeepSpeedStrategy):
         self._check_averaging()
         super().setup_environment()
 
+    def teardown(self) -> None:
+        engine = self.model
+        super().teardown()
+        if hasattr(engine, "destroy"):
+            engine.destroy()  # its hooks would keep it, and its part in the group, until Python ends
+
     def _check_averaging(self) -> None:
         module = self.lightning_module
         assert module is not None

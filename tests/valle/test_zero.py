@@ -43,7 +43,15 @@ def poisoned(self, batch, index):
 task.ARTask.training_step = poisoned
 """
 """One process' loss is once not a number."""
-CHILD = "import json, sys; from valle.train import train\nfor kind, *args in json.loads(sys.argv[1]): train(kind, args)"
+CHILD = """
+import atexit, json, os, sys
+import torch.distributed as dist
+atexit.register(lambda: dist.is_initialized() and os._exit(7))
+from valle.train import train
+for kind, *args in json.loads(sys.argv[1]):
+    train(kind, args)
+"""
+"""Trains; its exit code is 7 if in the end it is still in the group of processes, whose threads can abort it then."""
 
 
 @pytest.fixture(scope="module")

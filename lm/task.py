@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from valle.data.batch import LMBatch
 
 
-ADVICE = "lower optim.lr, raise optim.warmup_steps, set trainer.gradient_clip_val: 1.0, or use an earlier checkpoint"
+ADVICE = "begin another run with a lower optim.lr, a higher optim.warmup_steps, or trainer.gradient_clip_val: 1.0"
 """When the gradient is never finite."""
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import threading
 import time
 from dataclasses import asdict
@@ -17,7 +18,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from valle.checkpoints import newest_whole, numbered
@@ -145,6 +146,37 @@ class Checkpoints(Checkpoint):
         return shutil.disk_usage(self.folder).free > sum(file.stat().st_size for file in files)
 
 
+class ProgressLines(ProgressBar):
+    """Where there is no terminal for a progress bar: a line every half minute and after each validation."""
+
+    EVERY_SECONDS = 30.0
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self._began = self._said = time.monotonic()
+        self._first = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if time.monotonic() - self._said >= self.EVERY_SECONDS:
+            self._say(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if not trainer.sanity_checking:
+            self._say(trainer)
+
+    def _say(self, trainer: L.Trainer) -> None:
+        self._said = time.monotonic()
+        if not trainer.is_global_zero:
+            return
+        done, seconds = trainer.global_step - self._first, self._said - self._began
+        words = [f"step {trainer.global_step}"]
+        if trainer.max_steps > 0:
+            left = (trainer.max_steps - trainer.global_step) * seconds / max(done, 1)
+            left_words = f"{left / 60:.0f} min" if left >= 120 else f"{left:.0f} s"
+            words = [f"step {trainer.global_step} of {trainer.max_steps}, {left_words} left"]
+        words += [f"{name} {value:.3f}" for name, value in trainer.progress_bar_metrics.items()]
+        print(", ".join(words), file=sys.stderr, flush=True)
+
+
 class RandomState(L.Callback):
     """Keeps the state of the random generators of every process, which Lightning does not."""
 
@@ -195,11 +227,13 @@ def _set_random_state(state: dict[str, Any]) -> None:
 class Origin(L.Callback):
     """Writes into each checkpoint what rebuilds the model without its YAML: codec or text tokenizer and codec spec."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, settings: dict[str, Any]) -> None:
+        """`settings`: of the model, plain values; a run keeps them."""
         self.kind = kind
+        self.settings = settings
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        origin: dict[str, Any] = {"kind": self.kind}
+        origin: dict[str, Any] = {"kind": self.kind, "settings": self.settings}
         if self.kind == "codec":
             origin["codec"] = {"name": pl_module.codec.spec.name, "config": pl_module.codec.config}
         else:

@@ -6,6 +6,7 @@ import atexit
 import ctypes
 import errno
 import gc
+import json
 import logging
 import signal
 import sys
@@ -21,13 +22,14 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from valle.callbacks import AtomicCheckpointIO, Checkpoints, Origin, RandomState
-from valle.checkpoints import newest_whole
+from valle.callbacks import AtomicCheckpointIO, Checkpoints, Origin, ProgressLines, RandomState
+from valle.checkpoints import load_checkpoint, newest_whole
 from valle.data.lm_data import LMDataModule
 from valle.data.token_header import TokenHeader
-from valle.finetune import check_tokens, start_options
+from valle.finetune import check_tokens, parts_beside, start_options, warn_of_little
 from valle.loggers import LoggerName, make_loggers
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import text_tokenizer_from_dict
@@ -42,6 +44,7 @@ JOBS = {
 
 _NOT_FOR_USERS = (
     "does not have many workers",
+    "is smaller than the logging interval",
     "You have overridden",
     "LeafSpec",
     "deprecated in v4.49",
@@ -60,6 +63,10 @@ FACTS: dict[str, Callable[[TokenHeader], Any]] = {
     "time_invariant_size": lambda header: header.codec.time_invariant_size,
 }
 """What a language model's config repeats of its training data: not for the YAML to say."""
+
+
+_MAY_CHANGE = ("max_bad_steps", "max_steps", "start_from")
+"""Settings of a model that a run may be continued with others of."""
 
 
 @dataclass
@@ -119,6 +126,31 @@ class TrainCLI(LightningCLI):
         # The base class compares `args` with sys.argv, which belongs to `valle`, and warns.
         self.config = parser.parse_args(args)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run is begun with and keeps, as plain values: what its model is, and how that learns."""
+        model = {name: value for name, value in self.config.model.as_dict().items() if name not in _MAY_CHANGE}
+        if self.kind != "codec":
+            # Where the weights and the codes' vectors come from does not matter any more.
+            model |= {"config": self.model.config.to_dict(), "start": {"lora": model["start"]["lora"]}, "codec": None}
+        averaged = any(isinstance(callback, WeightAveraging) for callback in self.config_init.trainer.callbacks or ())
+        return json.loads(json.dumps({"model": model, "averaged weights": averaged}, default=str))
+
+    def check_continues(self, start: Path) -> None:
+        """Raise `UserError` when the run of this checkpoint was begun as something else, or with other settings."""
+        checkpoint = load_checkpoint(start)
+        origin = checkpoint.get("valle", {})
+        if origin.get("kind") != self.kind:
+            raise UserError(
+                f"{start.parent} is a run of 'train {origin.get('kind')}'; name another --run.folder for {self.kind}"
+            )
+        was = origin.get("settings", {"model": {"config": checkpoint.get("lm_config")}})
+        if differences := _differences("", was, self.settings):
+            raise UserError(
+                f"{start.parent} was begun with {'; '.join(differences)}: a run keeps its settings; "
+                "give those again, or begin another one: --run.folder"
+            )
+
     def before_instantiate_classes(self) -> None:
         threads = self.config.run.threads
         if threads is not None:
@@ -133,8 +165,11 @@ class TrainCLI(LightningCLI):
         run: RunConfig = self.config_init.run
         folder = Path(run.folder)
         checkpoints = Checkpoints(folder, run.save_every_minutes, run.save_every_steps, run.keep)
-        self.trainer_defaults = {"callbacks": [RandomState(), Origin(self.kind), checkpoints]}
+        callbacks = [RandomState(), Origin(self.kind, self.settings), checkpoints]
         trainer = self.config_init.trainer
+        if trainer.enable_progress_bar is not False and not sys.stdout.isatty():
+            callbacks.append(ProgressLines())
+        self.trainer_defaults = {"callbacks": callbacks}
         if trainer.logger is None:
             options["logger"] = make_loggers(folder, run.also_log_to)
         if trainer.plugins is None:
@@ -169,6 +204,7 @@ def train(kind: str, args: Sequence[str], model: str | None = None) -> None:
         _check_readable(cli.datamodule)
     if model is not None:
         check_tokens(cli.model.start.model, cli.datamodule.header)
+        warn_of_little(cli.datamodule, cli.trainer.max_steps)
     run: RunConfig = cli.config_init.run
     start = newest_whole(Path(run.folder))
     if start is not None:
@@ -177,6 +213,7 @@ def train(kind: str, args: Sequence[str], model: str | None = None) -> None:
         if start.is_dir() != getattr(cli.trainer.strategy, "guards_gradients", False):
             with_or_without = "with" if start.is_dir() else "without"
             raise UserError(f"{start} was written {with_or_without} DeepSpeed; continue so, or start a new run")
+        cli.check_continues(start)
         print(f"continuing from {start}", file=sys.stderr)
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=start and str(start), weights_only=True)
@@ -195,6 +232,19 @@ def train(kind: str, args: Sequence[str], model: str | None = None) -> None:
     if any(isinstance(callback, Checkpoints) and callback.stopped for callback in cli.trainer.callbacks):
         print("told to stop: saved; the same command continues", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM)
+    if cli.trainer.is_global_zero:
+        print(f"{run.folder}: {cli.trainer.global_step} steps; next: {_next_command(cli, run.folder, model)}")
+
+
+def _next_command(cli: TrainCLI, folder: str, model: str | None) -> str:
+    """What one does with the run in `folder`; in capitals stands what it does not know."""
+    parts = [f"--{cli.kind} {folder}"]
+    if model is not None:
+        parts += parts_beside(cli.kind, model)
+    elif cli.kind != "codec":
+        parts += ["--codec CODEC", *([] if cli.kind == "ar" else ["--ar AR"])]
+        parts += ["--aligner ALIGNER"] if cli.model.config.aligned else []
+    return f"valle export {' '.join(parts)} --out {'CODEC' if cli.kind == 'codec' else 'MODEL'}"
 
 
 def _leave_group() -> None:
@@ -249,6 +299,13 @@ def _silence_libraries() -> None:
 def _load(path: str) -> Any:
     module, name = path.split(":")
     return getattr(import_module(module), name)
+
+
+def _differences(name: str, was: Any, now: Any) -> list[str]:
+    """In words, where two trees of settings differ; what only one of them knows is left to its default."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        return [line for key in was if key in now for line in _differences(f"{name}.{key}", was[key], now[key])]
+    return [] if was == now else [f"{name.lstrip('.')} {was}, now {now}"]
 
 
 def _one_line(message: str) -> str:

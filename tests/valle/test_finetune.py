@@ -56,15 +56,23 @@ FULL = ["--model.start.lora=null"]
     "how", [[], FULL, [*FULL, "--model.config.reusable_prompt=true"]], ids=["lora", "full", "reusable"]
 )
 def test_a_model_is_finetuned_and_exported(
-    how: list[str], bundle: Bundle, model: Path, tokens: Callable[[str], Path], tmp_path: Path
+    how: list[str],
+    bundle: Bundle,
+    model: Path,
+    tokens: Callable[[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     pytest.importorskip("peft")
     run, out = tmp_path / "run", tmp_path / "mine"
     words = ["--config", str(CONFIGS / "finetune.yaml"), "--model", str(model)]
     fitting = tokens(Bundle.load(model).codec.fingerprint)
     assert main(["train", "ar", *words, *settings(run, fitting), *how]) == 0
-    parts = ["--codec", str(model), "--ar", str(run), "--nar", str(model)]
-    assert main(["export", *parts, "--out", str(out)]) == 0
+    assert "s of speech are little to finetune on: in 3 steps" in caplog.text
+    facts, following = capsys.readouterr().out.splitlines()[-1].split("; next: valle ")
+    assert facts == f"{run}: 3 steps"
+    assert main([str(out) if word == "MODEL" else word for word in following.split()]) == 0
     mine = Bundle.load(out)
     assert mine.ar.config == replace(bundle.ar.config, reusable_prompt=len(how) > 1) and mine.nar is not None
     start = Bundle.load(model).ar.state_dict()

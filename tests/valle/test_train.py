@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -120,6 +121,36 @@ def test_a_wrong_setting_is_named_in_one_line(
     assert named in shown.err
     assert shown.err.count("\n") == 1
     assert len(shown.err) < 500
+
+
+def test_a_run_keeps_its_settings_and_says_how_it_goes(
+    tokens: Path, codec_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--trainer.enable_model_summary=false", "--trainer.val_check_interval=1", "--data.max_seconds=40"]
+    words = ["train", "ar", "--config", "configs/ar/tiny.yaml", *options("ar", tmp_path, tokens), *more]
+    assert main([*words, "--trainer.max_steps=2"]) == 0
+    said = capsys.readouterr()
+    lines = [line for line in said.err.splitlines() if line.startswith("step ")]
+    assert re.fullmatch(r"step 1 of 2, \d+ s left, train_loss \d\.\d+, val_loss \d\.\d+", lines[0]), said.err
+    assert (
+        said.out.splitlines()[-1]
+        == f"{tmp_path}: 2 steps; next: valle export --ar {tmp_path} --codec CODEC --out MODEL"
+    )
+    for changed, named in {
+        "--model.config.dim=64": "model.config.dim 32, now 64",
+        "--model.optim.lr=1e-3": "model.optim.lr 0.003, now 0.001",
+        "--model.start.lora.rank=2": "model.start.lora None, now {'rank': 2",
+        "--trainer.callbacks=[]": "averaged weights True, now False",
+    }.items():
+        assert main([*words, changed]) == 2
+        refused = capsys.readouterr().err
+        assert f"{tmp_path} was begun with {named}" in refused and refused.count("\n") == 1
+    nar = ["train", "nar", "--config", "configs/nar/tiny.yaml", *options("nar", tmp_path, tokens)]
+    assert main(nar) == 2
+    assert "is a run of 'train ar'" in capsys.readouterr().err
+    # What decides no weight from here on may change.
+    assert main([*words, "--trainer.max_steps=3", f"--model.codec={codec_dir}", "--model.max_bad_steps=9"]) == 0
+    assert newest_whole(tmp_path) == tmp_path / "step=3.ckpt"
 
 
 def test_a_wrong_key_in_a_yaml_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

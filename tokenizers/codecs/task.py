@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from valle.tokenizers.codecs.registry import load_weights
 from valle.tokenizers.codecs.usage import CodebookUsage, collapse
 from valle.tokenizers.codecs.validation import held_out_scores
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.hub import find_model
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class CodecTask(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         if start_from is not None:
-            load_weights(codec, Path(start_from) / "codec.safetensors")
+            load_weights(codec, find_model(start_from) / "codec.safetensors")
         self.codec = codec
         self.decoder_only = decoder_only
         if decoder_only:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -19,8 +21,11 @@ from valle.data.split import held_out
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer, read_text_tokenizer
+from valle.tokenizers.text.characters import MARKS, final_mark
 
 log = logging.getLogger(__name__)
+
+_ENOUGH_ENDS = 500
 
 
 class RequestedBatches(Dataset):
@@ -108,6 +113,13 @@ class LMDataModule(LightningDataModule):
             return header
         text = self.text_tokenizer
         return replace(header, aligner_hash=None, text_tokenizer=text.to_dict(), text_tokenizer_hash=text.fingerprint)
+
+    @cached_property
+    def ends(self) -> str:
+        """The marks that enough texts end in for a model to know them: 1 % of all, or 500. There after `setup`."""
+        counts = Counter(map(final_mark, self.tokens.texts()))
+        enough = min(_ENOUGH_ENDS, counts.total() / 100)
+        return "".join(mark for mark in MARKS if counts[mark] and counts[mark] >= enough)
 
     def setup(self, stage: str | None = None) -> None:
         self.tokens = TokenDataset(self.shards)

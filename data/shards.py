@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -160,6 +160,10 @@ class TokenDataset(Dataset):
     def seconds(self) -> np.ndarray:
         """Duration of each utterance, float64 [N]."""
         return self.frames / self.header.codec.frame_rate
+
+    def texts(self) -> Iterator[str]:
+        """What is said in each utterance, in their order."""
+        return (utterance["text"] for path in self._paths for utterance in read_metadata(path)[0])
 
     def __getitem__(self, index: int) -> TokenizedUtterance:
         shard = bisect_right(self._ends, index)

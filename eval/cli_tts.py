@@ -23,8 +23,8 @@ _TTS_EXAMPLE = """examples:
   valle eval jobs --list plain100 --out jobs     # for another system: let it write wavs/<id>.wav, then
   valle eval tts --list plain100 --wavs wavs --out results/other
 
-LIST is plain50 or plain100 (shipped); a table of trials (id prompt text, and prompt_text speaker reference where known)
-or of recordings (id path speaker text); a meta.lst of Seed-TTS-eval; a folder of LibriSpeech or LibriTTS.
+LIST is plain50, plain100 or ends50 (shipped); a table of trials (id prompt text, and prompt_text speaker reference if
+known) or of recordings (id path speaker text); a meta.lst of Seed-TTS-eval; a folder of LibriSpeech or LibriTTS.
 A run that was stopped goes on when started again with the same --out. Several machines that share a disk each take
 --part 1/4, --part 2/4, ...; 'auto' is their number under torchrun, SLURM and the like."""
 

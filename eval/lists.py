@@ -19,6 +19,8 @@ SENTENCES = _ASSETS / "sentences.txt"
 """10 plain sentences of 5 to 12 words."""
 SENTENCES_100 = _ASSETS / "sentences100.txt"
 """100 plain sentences of 5 to 25 words."""
+SENTENCES_ENDS = _ASSETS / "sentences_ends.txt"
+"""50 short texts: 5 for each of . ! ? , ; : — … and for none, and 5 headings and items of lists."""
 
 _COLUMNS = ("id", "path", "speaker", "text")
 

@@ -11,6 +11,7 @@ from valle.eval.lists import (
     RECORDINGS,
     SENTENCES,
     SENTENCES_100,
+    SENTENCES_ENDS,
     Recording,
     check_rows,
     choose_prompts,
@@ -27,7 +28,9 @@ from valle.tokenizers.errors import UserError
 SHIPPED = {
     "plain50": "10 plain sentences in each of 5 unseen voices",
     "plain100": "100 plain sentences of 5 to 25 words, 20 in each of 5 unseen voices",
+    "ends50": "50 short texts that end in every mark and in none, each kind once in each of 5 unseen voices",
 }
+_DEALT = {"plain100": SENTENCES_100, "ends50": SENTENCES_ENDS}
 PROTOCOLS = ("sentences", "cross-sentence", "continuation")
 _COLUMNS = ("id", "prompt", "text")
 
@@ -64,8 +67,8 @@ def open_list(
             raise UserError(f"--list {source} is complete: leave out --protocol and --sentences")
         recordings = read_list(RECORDINGS)
         prompts = choose_prompts(recordings)
-        if source == "plain100":
-            trials = deal(prompts, read_sentences(SENTENCES_100))
+        if source in _DEALT:
+            trials = deal(prompts, read_sentences(_DEALT[source]))
         else:
             trials = each(prompts, read_sentences(sentences or SENTENCES))
         return TrialList(_draw(trials, sample, sample_seed), recordings)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,7 @@ class Listen(L.Callback):
                 spoken.append((prompt, text, speech))
         if isinstance(task.model, ARModel) and not task.model.config.aligned:
             _, text, speech = spoken[0]
-            symbols = torch.tensor(cloner.bundle.text.encode(text), device=task.device)
+            symbols = cloner.bundle.encode(text).to(task.device)
             shares = attention_map(task.model, symbols, speech.codes[0].to(task.device))
             plot_attention(folder / "attention.png", shares, [cloner.bundle.text.vocab[i] for i in symbols.tolist()])
         scores = {"listen/seconds": sum(s.seconds for _, _, s in spoken) / len(spoken), **self._scores(spoken)}
@@ -142,8 +143,8 @@ def _with(bundle: Bundle, task: LMTask) -> Bundle:
     """The bundle with the model that is being trained in place of its own."""
     trained = task.model
     if isinstance(trained, ARModel):
-        return Bundle(bundle.codec, bundle.text, trained, None, bundle.aligner, bundle.sampling)
-    return Bundle(bundle.codec, bundle.text, bundle.ar, trained, bundle.aligner, bundle.sampling)
+        return replace(bundle, ar=trained, nar=None)
+    return replace(bundle, nar=trained)
 
 
 def _send(trainer: L.Trainer, name: str, audio: Path, picture: Path, speech: Speech) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from valle.data.aligner import Aligner
 from valle.lm import ARModel, FlowModel, LMConfig, NARModel, Sampling, load_lm, save_lm
@@ -29,9 +30,12 @@ from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec
 from valle.tokenizers.codecs.registry import load_codec, save_codec
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer, resolve_language, text_tokenizer_from_dict
+from valle.tokenizers.text.characters import MARKS
 from valle.tokenizers.writing import writing
 
 FORMAT_VERSION = 1
+USUAL_ENDS = ".?"
+"""Where a folder does not say in which marks the texts of its training end, as those of earlier versions do not."""
 
 Model = TypeVar("Model", ARModel, NARModel, FlowModel)
 
@@ -52,6 +56,8 @@ class Bundle:
     """Whatever is known: data, steps, date, license."""
     languages: Sequence[str] | None = None
     """What it was trained to speak, such as ["en-us"]; a variant counts for all of its language. None: not recorded."""
+    ends: str = USUAL_ENDS
+    """The marks in which the texts of the training end; "": those have none."""
 
     def __post_init__(self) -> None:
         spec = self.codec.spec
@@ -84,6 +90,13 @@ class Bundle:
                 "--any-language lets it try"
             )
 
+    def encode(self, text: str, language: str = "en-us") -> Tensor:
+        """The text tokens [L] of something to say, or of what is said in a prompt, with an end that the model knows.
+
+        Raises what `TextTokenizer.encode` raises.
+        """
+        return torch.tensor(self.text.encode(text, language, self.ends))
+
     def to_dict(self) -> dict[str, Any]:
         """What `config.json` holds under "model"."""
         return {
@@ -93,6 +106,7 @@ class Bundle:
             "flow": self.nar.config.to_dict() if isinstance(self.nar, FlowModel) else None,
             "aligner": self.aligner is not None,
             "text_tokenizer": self.text.to_dict(),
+            "ends": self.ends,
             "sampling": asdict(self.sampling),
             "languages": self.languages,
         }
@@ -122,6 +136,7 @@ class Bundle:
             text = text_tokenizer_from_dict(model["text_tokenizer"])
             sampling = Sampling(**model["sampling"])
             has_aligner = model["aligner"]
+            ends = known_ends(config)
             ar_config, nar_config, flow_config = model["ar"], model["nar"], model.get("flow")
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder}/config.json does not describe a model: {error!r}") from error
@@ -139,6 +154,7 @@ class Bundle:
             sampling=sampling,
             provenance=provenance,
             languages=model.get("languages"),
+            ends=ends,
         )
 
 
@@ -203,6 +219,14 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path} has format version {version}, this program reads {FORMAT_VERSION}; use the valle that made it"
         )
     return config
+
+
+def known_ends(config: dict[str, Any]) -> str:
+    """The marks in which the texts of a bundle's training end, from its `config.json`."""
+    ends = config["model"].get("ends", USUAL_ENDS)
+    if not isinstance(ends, str) or not set(ends) <= set(MARKS):
+        raise UserError(f"config.json: model.ends must be some of {MARKS} in one string, got {ends!r}")
+    return ends
 
 
 def _load_lm(

@@ -21,9 +21,11 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from valle.bundle import known_ends, read_config
 from valle.checkpoints import newest_whole, numbered
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.text.characters import MARKS
 
 log = logging.getLogger(__name__)
 
@@ -238,5 +240,11 @@ class Origin(L.Callback):
             origin["codec"] = {"name": pl_module.codec.spec.name, "config": pl_module.codec.config}
         else:
             header: TokenHeader = trainer.datamodule.header
-            origin["tokens"] = {**asdict(header), "languages": sorted(trainer.datamodule.tokens.languages)}
+            start = pl_module.start.model
+            ends = {*trainer.datamodule.ends, *(known_ends(read_config(Path(start))) if start else "")}
+            origin["tokens"] = {
+                **asdict(header),
+                "languages": sorted(trainer.datamodule.tokens.languages),
+                "ends": "".join(mark for mark in MARKS if mark in ends),
+            }
         checkpoint["valle"] = origin

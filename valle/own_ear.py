@@ -34,7 +34,7 @@ class OwnEar:
     def _clarity(self, text: str, wavs: Sequence[Tensor]) -> list[float]:
         if self.bundle.aligner is None:
             return [0.0] * len(wavs)
-        phonemes = self.bundle.text.encode(text, self.language)
+        phonemes = self.bundle.encode(text, self.language).tolist()
         found = self.bundle.aligner.alignments([phonemes] * len(wavs), wavs)
         return [-torch.inf if alignment is None else alignment.score for alignment in found]
 

@@ -198,7 +198,7 @@ class Task:
 
     def _phonemes(self, piece: Piece) -> Tensor:
         if piece.phonemes is None:
-            piece.phonemes = torch.tensor(self.bundle.text.encode(piece.text, self.language))
+            piece.phonemes = self.bundle.encode(piece.text, self.language)
         return piece.phonemes
 
     def _choose(self, piece: Piece, takes: list[Take]) -> None:

@@ -98,7 +98,7 @@ def make_voice(bundle: Bundle, prompt: PromptSource, prompt_text: str | None = N
     bundle.check_language(language)
     if recording.is_cut:
         return _without_transcript(bare, "the transcript is not used: the recording is too long for it")
-    phonemes = torch.tensor(bundle.text.encode(prompt_text, language))
+    phonemes = bundle.encode(prompt_text, language)
     if not bundle.ar.config.aligned:
         return replace(bare, phonemes=phonemes, made_with=bundle.parts)
     if bundle.aligner is None:

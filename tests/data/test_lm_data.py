@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
@@ -20,7 +21,7 @@ SPEC = CodecSpec("spectral", 16000, 320, 4, 1024, 8, 1024)
 UTTERANCES, SPEAKERS = 60, 6
 
 
-def write_tokens(folder: Path, seed: int = 0, **changes) -> Path:
+def write_tokens(folder: Path, seed: int = 0, texts: Sequence[str] = (), **changes) -> Path:
     """Sixty utterances of 1 to 4 seconds by six speakers, in three shards. The first code names the utterance."""
     values = {
         "codec": SPEC, "codec_hash": "c0dec", "text_tokenizer": {"kind": "phonemes"}, "text_tokenizer_hash": "7e47",
@@ -36,7 +37,9 @@ def write_tokens(folder: Path, seed: int = 0, **changes) -> Path:
         codes[0, 0] = i
         phonemes = torch.randint(2, 50, (12,), generator=draw)
         name, speaker = f"{seed}-{i}", f"speaker-{i % SPEAKERS}"
-        utterances.append(TokenizedUtterance(name, speaker, f"text {i}", phonemes, codes, torch.full((8,), i)))
+        utterances.append(
+            TokenizedUtterance(name, speaker, texts[i] if texts else f"text {i}", phonemes, codes, torch.full((8,), i))
+        )
     for shard in range(header.shards):
         part = utterances[shard * header.shard_size : (shard + 1) * header.shard_size]
         write_shard(shard_path(folder, shard), header, part, [])
@@ -69,6 +72,20 @@ def test_an_epoch_is_the_training_half_and_validation_the_other(tokens: Path) ->
     assert {name for batch in again.val_dataloader() for name in names(batch)} == set(validation)
     for batch in data.train_dataloader():
         assert batch.codes.shape[0] * batch.codes.shape[2] <= 12 * 50
+
+
+def test_the_ends_of_the_texts_that_are_frequent_enough_are_known(tmp_path: Path) -> None:
+    ends = [".", "?", '."', ""]
+    for rare, known in ((1, "?."), (3, "?!.…")):  # of 120 utterances, 1 % is more than one
+        texts = [f"text {ends[i % 4]}" for i in range(UTTERANCES - 2 * rare)] + ["Oh!", "well…"] * rare
+        first = write_tokens(tmp_path / f"some-{rare}", texts=texts)
+        second = write_tokens(tmp_path / f"more-{rare}", seed=1, texts=["none"] * UTTERANCES)
+        data = LMDataModule([str(first), str(second)])
+        data.setup()
+        assert data.ends == known
+    data = LMDataModule([str(second)])
+    data.setup()
+    assert data.ends == ""
 
 
 def test_validation_by_speaker_has_new_voices_and_their_own_codes(tokens: Path) -> None:

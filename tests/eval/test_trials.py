@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,17 +14,21 @@ from valle.eval.trials import Clip, continuation, cross_sentence
 from valle.eval.word_times import Word, WordTimer
 from valle.tokenizers.audio import load_audio, save_audio
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.text.characters import final_mark
 
 
 def test_every_shipped_voice_says_every_sentence_or_its_share() -> None:
-    plain50, plain100 = open_list("plain50"), open_list("plain100")
-    assert len(plain50.trials) == 50 and len(plain100.trials) == 100
-    for listed, per_voice in ((plain50, 10), (plain100, 20)):
+    plain50, plain100, ends50 = open_list("plain50"), open_list("plain100"), open_list("ends50")
+    assert len(plain50.trials) == len(ends50.trials) == 50 and len(plain100.trials) == 100
+    for listed, per_voice in ((plain50, 10), (plain100, 20), (ends50, 10)):
         voices = [trial.prompt_id for trial in listed.trials]
         assert {voices.count(voice) for voice in voices} == {per_voice}
         assert len(set(voices)) == 5
         assert len({trial.id for trial in listed.trials}) == len(voices)
     assert len({trial.text for trial in plain100.trials}) == 100
+    marks = Counter(final_mark(trial.text) for trial in ends50.trials)
+    assert marks == {**dict.fromkeys(".!?,;:—…", 5), "": 10}
+    assert len({(trial.prompt_id, final_mark(trial.text)) for trial in ends50.trials}) == 5 * 9
 
 
 def even_words(recording: Recording) -> list[Word]:

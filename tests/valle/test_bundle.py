@@ -104,6 +104,16 @@ def test_a_flow_takes_the_place_of_the_nar(bundle: Bundle, tmp_path: Path, recor
     assert request.voice_codes is not None and torch.equal(request.voice_codes, voice.codes[:, :250])
 
 
+def test_a_folder_says_which_ends_its_model_knows(bundle: Bundle, tmp_path: Path) -> None:
+    replace(bundle, ends="!.").save(tmp_path)
+    assert Bundle.load(tmp_path).ends == "!."
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["model"]["ends"]  # as earlier versions wrote it
+    path.write_text(json.dumps(config))
+    assert Bundle.load(tmp_path).ends == ".?"
+
+
 @pytest.mark.parametrize(
     ("codec", "message"),
     [
@@ -149,12 +159,27 @@ def deepen_ar(folder: Path) -> None:
         (change_config(format_version=9), "format version 9"),
         (change_config(sampling={"heat": 1}), "does not describe a model"),
         (change_config(text_tokenizer={"kind": "runes"}), "runes"),
+        (change_config(ends=".x"), r"model\.ends must be some of .* got '\.x'"),
+        (change_config(ends=None), r"model\.ends must be some of"),
         (lambda f: (f / "ar.safetensors").unlink(), r"ar\.safetensors"),
         (lambda f: (f / "nar.safetensors").write_bytes(b"\x08" * 20), r"nar\.safetensors is damaged"),
         (lambda f: (f / "codec.safetensors").write_bytes(b"\x08" * 20), r"codec\.safetensors .* damaged"),
         (deepen_ar, r"ar\.safetensors is not the model that config\.json describes"),
     ],
-    ids=["no config", "torn config", "codec only", "version", "sampling", "text", "no ar", "nar", "codec", "swapped"],
+    ids=[
+        "no config",
+        "torn config",
+        "codec only",
+        "version",
+        "sampling",
+        "text",
+        "ends",
+        "no ends",
+        "no ar",
+        "nar",
+        "codec",
+        "swapped",
+    ],
 )
 def test_a_damaged_folder_is_refused(
     model: Path, tmp_path: Path, damage: Callable[[Path], object], message: str

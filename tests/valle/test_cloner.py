@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import valle
 from valle import VoiceCloner
 from valle.joining import FADE_SECONDS, SENTENCE_PAUSE
-from valle.lm import Sampling
+from valle.lm import Decoder, Request, Row, Sampling
 from valle.pieces import Takes, cut_text
 from valle.speech import Speech
 from valle.task import MAX_CHARACTERS
@@ -80,6 +81,47 @@ def test_a_transcribed_prompt_is_continued_and_not_repeated(plain: VoiceCloner) 
     # The limit of the length is that of the new text alone: there is no room for the prompt in it.
     limit = plain.bundle.sampling.max_frames_per_token * len(plain.bundle.text.encode("Yes."))
     assert continued.codes.shape[1] <= limit < voice.codes.shape[1]
+
+
+LONG = "The river was high that spring, the bridge was down: nobody could come over " * 4 + "and so we waited!"
+HEADINGS = "Chapter one\n\n- bread\n- milk; and butter\n\nWho was there? He said: “Nobody!”\n\nTo be continued…\n\nEnd"
+
+
+def last_marks(cloner: VoiceCloner, texts: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What stands last in all that the AR model is given to read when these texts are spoken."""
+    asked: list[str] = []
+    enter, vocab = Decoder.enter, cloner.bundle.text.vocab
+
+    def remember(decoder: Decoder, request: Request) -> Row:
+        asked.append(vocab[int(request.phonemes[-1])])
+        return enter(decoder, request)
+
+    monkeypatch.setattr(Decoder, "enter", remember)
+    for text in texts:
+        cloner.clone(text, PROMPT, takes=Takes(retries=0))
+    return asked
+
+
+@pytest.mark.parametrize("end", [".", "!", "?", ",", ";", ":", " —", "…", "...", ""])
+def test_every_text_and_piece_and_transcript_ends_in_a_known_mark(
+    end: str, make_bundle: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloner = VoiceCloner(replace(make_bundle(aligned=False), ends="."))
+    texts = [f"It was late{end}", *((LONG, HEADINGS) if not end else ())]
+    marks = last_marks(cloner, texts, monkeypatch)
+    assert len(marks) >= (10 if not end else 1)
+    assert set(marks) == {"."}
+    voice = cloner.make_voice(PROMPT, TRANSCRIPT.rstrip(".") + end)
+    same = cloner.make_voice(PROMPT, TRANSCRIPT)
+    assert voice.phonemes is not None and same.phonemes is not None
+    assert torch.equal(voice.phonemes, same.phonemes)
+
+
+def test_a_known_mark_stays(make_bundle: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloner = VoiceCloner(replace(make_bundle(), ends=".?,"))
+    texts = ["Who was there?", "Oh!", "First, second: third, " * 12 + "end"]
+    first, second, *inner, last = last_marks(cloner, texts, monkeypatch)
+    assert [first, second, {*inner}, last] == ["?", ".", {","}, "."]
 
 
 def test_a_sentence_that_is_cut_off_says_so(plain: VoiceCloner) -> None:

@@ -33,7 +33,7 @@ def tokens(bundle: Bundle, tmp_path: Path) -> Callable[[str], Path]:
         header, g = TokenHeader.read(folder), torch.Generator().manual_seed(0)
         utterances = []
         for i in range(12):
-            said = f"Sentence {i}, said by me."
+            said = f"Sentence {i}, said by me,"
             phonemes = torch.tensor(text.encode(said))
             durations = torch.randint(2, 5, phonemes.shape, generator=g)
             codes = torch.randint(spec.codebook_size, (spec.n_q, int(durations.sum())), generator=g)
@@ -75,6 +75,7 @@ def test_a_model_is_finetuned_and_exported(
     assert main([str(out) if word == "MODEL" else word for word in following.split()]) == 0
     mine = Bundle.load(out)
     assert mine.ar.config == replace(bundle.ar.config, reusable_prompt=len(how) > 1) and mine.nar is not None
+    assert mine.ends == "?.,"  # the model's own, and that of the new texts
     start = Bundle.load(model).ar.state_dict()
     moved = {n: (w - start[n]).abs().max() for n, w in mine.ar.state_dict().items()}
     assert moved["transformer.blocks.0.attention.qkv.weight"] > 1e-5

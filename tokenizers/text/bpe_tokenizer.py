@@ -11,7 +11,7 @@ from typing import Any, Self
 import sentencepiece
 
 from valle.tokenizers.errors import UserError
-from valle.tokenizers.text.characters import MARKS
+from valle.tokenizers.text.characters import MARKS, nearest_end, tidy
 from valle.tokenizers.text.normalise import normalise
 from valle.tokenizers.text.tokenizer import PAD, UNK, NothingToSayError, TextTokenizer
 
@@ -70,10 +70,13 @@ class BPETokenizer(TextTokenizer):
             raise UserError(f"cannot train a BPE vocabulary of {vocab_size} on these texts: {reason}") from error
         return cls(model.getvalue())
 
-    def encode(self, text: str, language: str = "en-us") -> list[int]:
+    def encode(self, text: str, language: str = "en-us", ends: str | None = None) -> list[int]:
         spoken = normalise(text, language)
         if not any(character.isalnum() for character in spoken):
             raise NothingToSayError(text)
+        if ends is not None:
+            words = spoken.rstrip(MARKS + " ")
+            spoken = tidy(words + nearest_end(spoken[len(words) :].strip(), ends))
         ids = self._processor.EncodeAsIds(spoken)
         if self.unk_id in ids:
             pieces = zip(ids, self._processor.EncodeAsPieces(spoken), strict=True)

@@ -12,6 +12,11 @@ import unicodedata
 MARKS = "?!.…;:—,"
 """The punctuation that is spoken as a pause or a melody, strongest first."""
 
+_ENDS_OF_SENTENCES, _ENDS_OF_CLAUSES = ".…!?", ",;—:"
+"""The same, as they may stand for each other at the end of a text: those of the own kind first, in this order."""
+_END_CHARACTERS = 12
+"""All marks, brackets and quotation marks at the end of a text are within so many."""
+
 SYMBOLS = "%&@#+=*/^_|\\~<>°§×÷±≈≠≤≥∞√¢$£€¥₹₽₩₺₴₪₿"
 
 _KEPT_PUNCTUATION = frozenset(MARKS + SYMBOLS + "'\"-()[]{}")
@@ -70,6 +75,22 @@ def tidy(text: str) -> str:
     text = re.sub(r"([?!;…])(?=[^\s])|(?<!\d)([,:])(?=[^\s])|([,:])(?=[^\s\d])", r"\1\2\3 ", text)
     text = text.replace("—", " — ")
     return " ".join(text.lstrip(MARKS + " -").split())
+
+
+def final_mark(text: str) -> str:
+    """The mark that `text`, as it is written, ends in; "" where there is none."""
+    mark = tidy(clean("a" + text[-_END_CHARACTERS:]))[-1:]
+    return mark if mark in MARKS else ""
+
+
+def nearest_end(mark: str, ends: str) -> str:
+    """What of the marks `ends` stands best at the end of a text in place of `mark`: itself, if it may.
+
+    No mark ("") is as good as a period; "" where `ends` is empty.
+    """
+    mark = mark or "."
+    kinds = sorted((_ENDS_OF_SENTENCES, _ENDS_OF_CLAUSES), key=lambda kind: mark not in kind)
+    return next((end for end in mark + "".join(kinds) if end in ends), "")
 
 
 def _nfkc(text: str) -> str:

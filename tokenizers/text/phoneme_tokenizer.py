@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 from valle.tokenizers.errors import UserError
-from valle.tokenizers.text.characters import MARKS
+from valle.tokenizers.text.characters import MARKS, nearest_end
 from valle.tokenizers.text.english_phones import ENGLISH_PHONES
 from valle.tokenizers.text.normalise import normalise
 from valle.tokenizers.text.phonemes import WORD_BOUNDARY, phonemize, resolve_language
@@ -53,11 +53,13 @@ class PhonemeTokenizer(TextTokenizer):
             raise UserError(f"the texts hold no phone {min_count} times; give more text or a lower min_count")
         return cls([*known, *sorted(new)])
 
-    def encode(self, text: str, language: str = "en-us") -> list[int]:
+    def encode(self, text: str, language: str = "en-us", ends: str | None = None) -> list[int]:
         language = resolve_language(language)
         symbols = phonemize(normalise(text, language), language)
         if not symbols:
             raise NothingToSayError(text)
+        if ends is not None:
+            symbols[-1] = nearest_end(symbols[-1].strip(), ends) or WORD_BOUNDARY
         return [index for symbol in symbols for index in self._symbol_ids(symbol, language)]
 
     def decode(self, ids: Iterable[int]) -> str:

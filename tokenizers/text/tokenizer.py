@@ -25,9 +25,10 @@ class TextTokenizer(ABC):
     boundary_ids: frozenset[int]
 
     @abstractmethod
-    def encode(self, text: str, language: str = "en-us") -> list[int]:
+    def encode(self, text: str, language: str = "en-us", ends: str | None = None) -> list[int]:
         """The ids of `text` as it is written (it is normalised here).
 
+        ends: the marks that they may end in; another end, or none, becomes the nearest of them. None: any
         Raises `UserError` for a language that nobody knows, `NothingToSayError` for text with nothing to say in it.
         """
 

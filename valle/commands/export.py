@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str, Any]) -> None:
-    from valle.bundle import Bundle
+    from valle.bundle import USUAL_ENDS, Bundle
     from valle.checkpoints import load_checkpoint
     from valle.data.aligner import Aligner
     from valle.lm import ARModel, FlowModel, NARModel, from_checkpoint
@@ -86,7 +86,7 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
         checkpoint = load_checkpoint(place)
         if checkpoint.get("lm_kind") != kind:
             raise UserError(f"--{kind} {source} is no checkpoint of 'valle train {kind}'")
-        models[kind], tokens[kind] = from_checkpoint(checkpoint), checkpoint["valle"]["tokens"]
+        models[kind], tokens[kind] = from_checkpoint(checkpoint), {"ends": USUAL_ENDS, **checkpoint["valle"]["tokens"]}
         about[f"{kind}_steps"] = checkpoint["global_step"]
     made_with = tokens["ar"]
     for kind, fact in (("nar", "codec_hash"), ("nar", "text_tokenizer_hash"), ("flow", "codec_hash")):
@@ -108,18 +108,19 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
     assert nar is None or isinstance(nar, NARModel | FlowModel)
     text = text_tokenizer_from_dict(made_with["text_tokenizer"])
     languages = made_with.get("languages")
-    Bundle(codec, text, ar, nar, aligner, _sampling(args.sampling), about, languages).save(args.out)
+    Bundle(codec, text, ar, nar, aligner, _sampling(args.sampling), about, languages, made_with["ends"]).save(args.out)
 
 
 def _of_model(kind: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     """A language model of a finished model, and what it was made for, named as in the header of tokens."""
-    from valle.bundle import read_config
+    from valle.bundle import known_ends, read_config
     from valle.data.aligner import Aligner
     from valle.lm import load_lm
     from valle.tokenizers.codecs.registry import load_codec
     from valle.tokenizers.text import text_tokenizer_from_dict
 
-    config = read_config(folder)["model"]
+    whole = read_config(folder)
+    config = whole["model"]
     text = text_tokenizer_from_dict(config["text_tokenizer"])
     aligner = Aligner.load(folder) if config["aligner"] else None
     return load_lm(folder, kind), {
@@ -128,6 +129,7 @@ def _of_model(kind: str, folder: Path) -> tuple[Any, dict[str, Any]]:
         "text_tokenizer_hash": text.fingerprint,
         "aligner_hash": aligner.fingerprint if aligner else None,
         "languages": config.get("languages"),
+        "ends": known_ends(whole),
     }
 
 

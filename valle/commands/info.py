@@ -77,6 +77,7 @@ def _codec_or_model(folder: Path) -> dict[str, Any]:
             facts[name] = {**shape, "parameters": _parameters(model)}
     facts["text_tokenizer"] = {"kind": config["model"]["text_tokenizer"]["kind"], "symbols": len(bundle.text.vocab)}
     facts["languages"] = bundle.languages
+    facts["ends"] = bundle.ends
     facts["aligner"] = bundle.aligner is not None
     return {**facts, "sampling": config["model"]["sampling"], "provenance": bundle.provenance}
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import BPETokenizer, PhonemeTokenizer, TextTokenizer, phonemize, text_tokenizer_from_dict
+from valle.tokenizers.text.characters import MARKS
 
 GERMAN = ["Schöne Bücher kosten zwölf Mark.", "Ich möchte fröhliche Züge über Köln.", "Acht Mädchen hören Töne."]
 
@@ -145,6 +146,44 @@ def test_bpe_refuses_what_it_cannot_learn_from() -> None:
         BPETokenizer.train(["😀"])
     with pytest.raises(UserError, match="vocabulary of 5000"):
         BPETokenizer.train(["a few words"], vocab_size=5000)
+
+
+ENDS = [".", "!", "?", ",", ";", ":", " —", "…", "...", "", '."', "?)", " (yes)", "? '", "! 你好"]
+
+
+@pytest.mark.parametrize("name", ["english", "bpe"])
+@pytest.mark.parametrize("ends", [".", ".?", ".!…", ",", "", MARKS])
+def test_whatever_a_text_ends_in_the_ids_end_in_a_known_mark(
+    name: str, ends: str, request: pytest.FixtureRequest
+) -> None:
+    tokenizer: TextTokenizer = request.getfixturevalue(name)
+    for end in ENDS:
+        last = tokenizer.vocab[tokenizer.encode(f"Was he late{end}", ends=ends)[-1]]
+        assert last in ends if ends else last not in MARKS, end
+
+
+@pytest.mark.parametrize(
+    ("text", "ends", "same"),
+    [
+        ("It is late", ".?", "It is late."),
+        ("It is late…", ".?", "It is late."),
+        ("It is late!", ".?,", "It is late."),
+        ("Is it late?", ".?", "Is it late?"),
+        ("Is it late?", ".", "Is it late."),
+        ("It is late;", ".,", "It is late,"),
+        ("It is late —", ".?", "It is late."),
+        ("It is late,", ".,", "It is late,"),
+        ("It is late", ",", "It is late,"),
+        ("It, too, is late!", "", "It, too, is late"),
+        ("“It is late!” (he said)", ".?", "It is late! he said."),
+    ],
+)
+@pytest.mark.parametrize("name", ["english", "bpe"])
+def test_an_unknown_end_becomes_the_nearest(
+    name: str, text: str, ends: str, same: str, request: pytest.FixtureRequest
+) -> None:
+    tokenizer: TextTokenizer = request.getfixturevalue(name)
+    assert tokenizer.encode(text, ends=ends) == tokenizer.encode(same)
 
 
 @pytest.mark.parametrize("name", ["english", "bpe"])

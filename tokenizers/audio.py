@@ -1,8 +1,10 @@
-"""Audio files in and out: mono float32 tensors in [-1, 1] at the rate that is asked for."""
+"""Audio in and out: mono float32 tensors in [-1, 1] at the rate that is asked for."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -12,25 +14,58 @@ from torch import Tensor
 
 from valle.tokenizers.errors import UserError
 
+AudioSource = str | Path | bytes | BinaryIO
+"""A path, the bytes of an audio file, or such a file opened for reading: from where it is, seekable or not."""
 
-def load_audio(path: str | Path, sample_rate: int) -> Tensor:
+FORMATS = {
+    "wav": ("WAV", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "ogg": ("OGG", "VORBIS"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "opus": ("OGG", "OPUS"),
+}
+"""What is written: libsndfile's container and coding."""
+
+
+def load_audio(source: AudioSource, sample_rate: int) -> Tensor:
     """Read any format libsndfile knows, mix to mono, resample; returns [S], float32.
 
-    Raises `UserError` for a missing, unreadable or empty file.
+    Raises `UserError` for what is missing, unreadable or empty.
     """
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"audio file not found: {path}")
+    name, file = _open(source)
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"cannot read {path} as audio ({error}); convert it to WAV, FLAC, OGG or MP3") from error
+        raise UserError(f"cannot read {name} as audio ({error}); convert it to WAV, FLAC, OGG or MP3") from error
     if samples.shape[0] == 0:
-        raise UserError(f"{path} holds no audio samples")
+        raise UserError(f"{name} holds no audio samples")
     mono = samples.mean(axis=1)
     if not np.isfinite(mono).all():
-        raise UserError(f"{path} holds samples that are not finite numbers; export it again")
+        raise UserError(f"{name} holds samples that are not finite numbers; export it again")
     return torch.from_numpy(resample(mono, rate, sample_rate))
+
+
+def name_of(source: object) -> str:
+    """What messages call an audio source: its path where it has one."""
+    if isinstance(source, (str, Path)):
+        return str(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "the recording"
+
+
+def _open(source: AudioSource) -> tuple[str, Path | BinaryIO]:
+    """What to call `source`, and what libsndfile reads. Raises `UserError`."""
+    name = name_of(source)
+    if isinstance(source, (str, Path)):
+        if not Path(source).exists():
+            raise UserError(f"audio file not found: {source}")
+        return name, Path(source)
+    content = source.read() if hasattr(source, "read") else source
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise UserError(f"{name} is no audio file opened for reading bytes but {type(source).__name__}")
+    if not content:
+        raise UserError(f"{name} is empty, or was read to its end already (file.seek(0) goes back)")
+    return name, io.BytesIO(content)
 
 
 def resample(samples: np.ndarray, rate: int, to_rate: int) -> np.ndarray:
@@ -38,12 +73,22 @@ def resample(samples: np.ndarray, rate: int, to_rate: int) -> np.ndarray:
     return samples if rate == to_rate else soxr.resample(samples, rate, to_rate).astype(np.float32)
 
 
-def save_audio(path: str | Path, wav: Tensor, sample_rate: int) -> None:
-    """Write `wav` [S] (or any shape that squeezes to it) as 16-bit audio; the format follows the file name."""
-    path = Path(path)
+def save_audio(target: str | Path | BinaryIO, wav: Tensor, sample_rate: int, format: str | None = None) -> None:
+    """Write `wav` [S] (or any shape that squeezes to it) to a path, or to a file opened for writing.
+
+    format: one of `FORMATS` (those without loss have 16 bits); default: that of the path's suffix, for a file wav
+    Raises `UserError` for another format, and where it cannot be written.
+    """
+    is_path = isinstance(target, (str, Path))
+    name, suffix = (str(target), Path(target).suffix[1:]) if is_path else (name_of(target), "wav")
+    form = (format or suffix).lower()
+    if form not in FORMATS:
+        raise UserError(f"cannot write {name} as '{form}'; known formats: {', '.join(FORMATS)}")
     samples = wav.detach().squeeze().cpu().float().clamp(-1, 1).numpy()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, samples, sample_rate)
+        if is_path:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+        container, coding = FORMATS[form]
+        soundfile.write(target, samples, sample_rate, coding, format=container)
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:
-        raise UserError(f"cannot write {path}: {error}") from error
+        raise UserError(f"cannot write {name}: {error}") from error

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from valle.tokenizers.audio import load_audio, resample
+from valle.tokenizers.audio import AudioSource, load_audio, name_of, resample
 from valle.tokenizers.errors import UserError
+
+PromptSource = AudioSource | tuple[Tensor | np.ndarray, int]
+"""A recording: a path, the bytes of an audio file, such a file opened for reading, or `(wav, rate)`.
+
+wav: Tensor or array [S], or with channels [C, S] or [S, C]; floats in [-1, 1], or signed integers of full scale
+"""
 
 MIN_SPEECH_SECONDS = 1.0
 GOOD_SPEECH_SECONDS = 3.0
@@ -24,6 +30,8 @@ _MARGIN_SECONDS = 0.1
 _SPEECH_DBFS = -23.0
 """Level of the speech (EBU R 128)."""
 _PEAK = 0.95
+_FULL_SCALE = {torch.int8: 2**7, torch.int16: 2**15, torch.int32: 2**31}
+_RATES = (1_000, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -47,16 +55,15 @@ class Prompt:
         return self.wav.shape[0] / self.sample_rate
 
 
-def load_prompt(source: str | Path | tuple[Tensor, int], sample_rate: int) -> Prompt:
+def load_prompt(source: PromptSource, sample_rate: int) -> Prompt:
     """Prepare a recording at `sample_rate`.
 
-    source: a path, or `(wav, rate)` with `wav` [S] or [C, S] in [-1, 1]
     Raises `UserError` for a recording that is missing, unreadable, empty, silent or has less than a second of speech.
     """
-    if isinstance(source, (str, Path)):
-        name, wav = str(source), load_audio(source, sample_rate)
+    if isinstance(source, tuple):
+        name, wav = "the prompt", _from_samples(source, sample_rate)
     else:
-        name, wav = "the prompt", _from_tensor(*source, sample_rate)
+        name, wav = name_of(source), load_audio(source, sample_rate)
     given = wav.shape[0] / sample_rate
     frame = int(_FRAME_SECONDS * sample_rate)
     speech = _speech_frames(wav, frame)
@@ -87,11 +94,24 @@ def load_prompt(source: str | Path | tuple[Tensor, int], sample_rate: int) -> Pr
     return Prompt(wav[start * frame : end * frame] * gain, sample_rate, given, is_cut, notes)
 
 
-def _from_tensor(wav: Tensor, rate: int, sample_rate: int) -> Tensor:
-    wav = wav.detach().cpu().float()
-    if wav.dim() not in (1, 2) or wav.numel() == 0 or not wav.isfinite().all():
-        raise UserError(f"the prompt must be finite samples of shape [S] or [C, S], got {tuple(wav.shape)}")
-    mono = wav.mean(dim=0) if wav.dim() == 2 else wav
+def _from_samples(source: tuple[Tensor | np.ndarray, int], sample_rate: int) -> Tensor:
+    try:
+        given, rate = source
+        wav = given.detach().cpu() if isinstance(given, Tensor) else torch.from_numpy(np.ascontiguousarray(given))
+        rate = round(float(rate))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"the prompt must be (wav, rate), with samples in a tensor or an array: {error}") from error
+    full_scale = 1 if wav.is_floating_point() else _FULL_SCALE.get(wav.dtype)
+    if wav.dim() not in (1, 2) or wav.numel() < 2 or full_scale is None or not wav.isfinite().all():
+        raise UserError(
+            "the prompt must be finite samples of shape [S], [C, S] or [S, C], floats in [-1, 1] or signed integers of "
+            f"8, 16 or 32 bits, got {wav.dtype} {list(wav.shape)}"
+        )
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise UserError(f"the prompt must be (wav, rate), with {_RATES[0]} to {_RATES[1]} samples a second, got {rate}")
+    wav = wav.float() / full_scale
+    # Nobody has more channels than samples.
+    mono = wav.mean(dim=int(wav.shape[0] > wav.shape[1])) if wav.dim() == 2 else wav
     return torch.from_numpy(resample(mono.numpy(), rate, sample_rate))
 
 

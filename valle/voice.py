@@ -13,14 +13,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from valle.bundle import Bundle
-from valle.prompt import Prompt, load_prompt
+from valle.prompt import Prompt, PromptSource, load_prompt
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.writing import whole
 
 _TENSORS = ("codes", "time_invariant", "phonemes", "durations")
-
-PromptSource = str | Path | tuple[Tensor, int]
-"""A path, or `(wav, rate)` with `wav` [S] or [C, S]."""
 
 
 @dataclass(frozen=True)

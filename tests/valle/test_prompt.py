@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
+import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from valle.prompt import MAX_SECONDS, load_prompt
@@ -52,6 +57,28 @@ def test_channels_are_mixed(record: Record, speech: torch.Tensor) -> None:
     mono = load_prompt(record(speech), RATE)
     assert stereo.wav.shape == mono.wav.shape
     assert torch.allclose(stereo.wav, mono.wav, atol=2e-3)
+
+
+def test_a_recording_is_the_same_however_it_is_given(record: Record, speech: torch.Tensor, tmp_path: Path) -> None:
+    path = record(speech)
+    want = load_prompt(path, RATE).wav
+    content, samples = path.read_bytes(), torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+    read, write = os.pipe()
+    threading.Thread(target=lambda: (os.write(write, content), os.close(write)), daemon=True).start()
+    with path.open("rb") as file, tempfile.TemporaryFile() as unnamed, os.fdopen(read, "rb") as pipe:
+        unnamed.write(content)
+        unnamed.seek(0)
+        opened = (file, unnamed, pipe, io.BytesIO(content))
+        given = [load_prompt(source, RATE).wav for source in (str(path), content, bytearray(content), *opened)]
+    stereo = torch.stack((samples, samples))
+    arrays = [samples, samples.double(), stereo, stereo.T, samples[None], samples[:, None], samples.requires_grad_()]
+    arrays += [stereo.detach().T.numpy(), samples.detach().numpy()[::-1].copy()[::-1]]
+    given += [load_prompt((array, RATE), RATE).wav for array in arrays]
+    for wav in given:
+        assert torch.allclose(wav, want, atol=1e-6)
+    for bits in (16, 32):
+        whole = (samples.detach().double() * 2 ** (bits - 1)).round().numpy().astype(f"int{bits}")
+        assert torch.allclose(load_prompt((whole, np.int64(RATE)), RATE).wav, want, atol=1e-4)
 
 
 def test_a_long_recording_is_cut_to_where_there_is_speech(speech: torch.Tensor) -> None:
@@ -112,3 +139,35 @@ def test_tensors_that_are_no_audio_are_refused() -> None:
     for wav in (torch.zeros(2, 3, 4), torch.zeros(0), torch.tensor([0.0, np.nan])):
         with pytest.raises(UserError, match="must be finite samples"):
             load_prompt((wav, RATE), RATE)
+    for array in (np.zeros(9, np.uint8), np.zeros(9, int), np.zeros(9, bool), np.zeros(9, complex)):
+        with pytest.raises(UserError, match="signed integers of 8, 16 or 32 bits"):
+            load_prompt((array, RATE), RATE)
+    good = np.zeros(RATE, np.float32)
+    for wrong in (
+        (RATE, good),
+        (good,),
+        (good, RATE, 1),
+        (good, None),
+        (good, np.nan),
+        ("me.wav", RATE),
+        (["a"], RATE),
+    ):
+        with pytest.raises(UserError, match=r"must be \(wav, rate\)"):
+            load_prompt(wrong, RATE)  # type: ignore[arg-type]
+    for rate in (0, -RATE, 10**9):
+        with pytest.raises(UserError, match="samples a second"):
+            load_prompt((good, rate), RATE)
+
+
+def test_files_that_hold_nothing_are_refused(record: Record, speech: torch.Tensor, tmp_path: Path) -> None:
+    file = io.BytesIO(record(speech).read_bytes())
+    file.read()
+    for source in (b"", file):
+        with pytest.raises(UserError, match="is empty, or was read to its end"):
+            load_prompt(source, RATE)
+    with pytest.raises(UserError, match="cannot read the recording as audio"):
+        load_prompt(b"this is no audio", RATE)
+    (tmp_path / "text.txt").write_text("words")
+    for source in ((tmp_path / "text.txt").open(), 7, None):
+        with pytest.raises(UserError, match="no audio file opened for reading bytes"):
+            load_prompt(source, RATE)  # type: ignore[arg-type]

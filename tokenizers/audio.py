@@ -46,7 +46,7 @@ def load_audio(source: AudioSource, sample_rate: int) -> Tensor:
 
 
 def name_of(source: object) -> str:
-    """What messages call an audio source: its path where it has one."""
+    """What messages call a place of audio: its path where it has one."""
     if isinstance(source, (str, Path)):
         return str(source)
     name = getattr(source, "name", None)
@@ -79,16 +79,20 @@ def save_audio(target: str | Path | BinaryIO, wav: Tensor, sample_rate: int, for
     format: one of `FORMATS` (those without loss have 16 bits); default: that of the path's suffix, for a file wav
     Raises `UserError` for another format, and where it cannot be written.
     """
-    is_path = isinstance(target, (str, Path))
-    name, suffix = (str(target), Path(target).suffix[1:]) if is_path else (name_of(target), "wav")
+    name = name_of(target)
+    suffix = Path(target).suffix[1:] if isinstance(target, (str, Path)) else "wav"
     form = (format or suffix).lower()
     if form not in FORMATS:
         raise UserError(f"cannot write {name} as '{form}'; known formats: {', '.join(FORMATS)}")
-    samples = wav.detach().squeeze().cpu().float().clamp(-1, 1).numpy()
+    samples, (container, coding) = wav.detach().squeeze().cpu().float().clamp(-1, 1).numpy(), FORMATS[form]
     try:
-        if is_path:
+        if isinstance(target, (str, Path)):
             Path(target).parent.mkdir(parents=True, exist_ok=True)
-        container, coding = FORMATS[form]
-        soundfile.write(target, samples, sample_rate, coding, format=container)
-    except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:
+            soundfile.write(target, samples, sample_rate, coding, format=container)
+        else:
+            # Not at once into the file: it may be a pipe, and soundfile passes over what goes wrong in one.
+            content = io.BytesIO()
+            soundfile.write(content, samples, sample_rate, coding, format=container)
+            target.write(content.getvalue())
+    except (soundfile.LibsndfileError, OSError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"cannot write {name}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from valle.pieces import BEST_OF, Takes, cut_text
 from valle.prompt import load_prompt
 from valle.speech import Speech, SpeechChunk
 from valle.threads import computing_with, threads_to_speak
+from valle.tokenizers.errors import UserError
 from valle.tokenizers.hub import find_model
 from valle.voice import PromptSource, Voice, make_voice
 
@@ -53,13 +55,19 @@ class VoiceCloner:
             bundle.languages = None
         return cls(bundle, precision, threads)
 
+    def __repr__(self) -> str:
+        ar = sum(p.numel() for p in self.bundle.ar.parameters())
+        return f"VoiceCloner(codec {self.bundle.codec.spec.name}, AR of {ar / 1e6:.1f} M parameters, on {self.device})"
+
     @property
     def sample_rate(self) -> int:
         return self.bundle.codec.spec.sample_rate
 
     def make_voice(self, prompt: PromptSource, prompt_text: str | None = None, language: str = "en-us") -> Voice:
-        """Prepare a recording, once for any number of texts: a path, or `(wav, rate)` with `wav` [S] or [C, S].
+        """Prepare a recording, once for any number of texts.
 
+        prompt:      a path, the bytes of an audio file, such a file opened for reading, or `(wav, rate)`: a tensor or
+                     an array [S], [C, S] or [S, C]; floats in [-1, 1] or signed integers
         prompt_text: what is said in it; the output then follows its manner more closely
         """
         with computing_with(self.threads):
@@ -72,6 +80,7 @@ class VoiceCloner:
         """
         return Engine(self.bundle, sampling, rows, self._stepper, self._prefills)
 
+    @overload
     def clone(
         self,
         text: str,
@@ -82,28 +91,65 @@ class VoiceCloner:
         language: str = "en-us",
         progress: Callable[[float], None] | None = None,
         takes: Takes | None = None,
-    ) -> Speech:
+    ) -> Speech: ...
+
+    @overload
+    def clone(
+        self,
+        text: list[str] | tuple[str, ...],
+        prompt: PromptSource | Voice,
+        prompt_text: str | None = None,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+        language: str = "en-us",
+        progress: Callable[[float], None] | None = None,
+        takes: Takes | None = None,
+    ) -> list[Speech]: ...
+
+    def clone(
+        self,
+        text: str | list[str] | tuple[str, ...],
+        prompt: PromptSource | Voice,
+        prompt_text: str | None = None,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+        language: str = "en-us",
+        progress: Callable[[float], None] | None = None,
+        takes: Takes | None = None,
+    ) -> Speech | list[Speech]:
         """Speak `text` in the voice of `prompt`; the same arguments give the same samples.
 
+        text:     of several texts, which are spoken in one batch, each gives what it gives alone, in their order
         sampling: default: what suits the model (`cloner.bundle.sampling`)
         progress: called now and then with the share of the text that is done, 0 to 1
         takes:    how many times each sentence is spoken, and which take is kept; default: four times, and the one
                   in which the model itself hears text and voice best; `Takes()` is the first that is not faulty
         Raises `UserError` for a text or a recording that cannot be used.
         """
+        texts = [text] if isinstance(text, str) else list(text)
         voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, language)
         takes = takes or Takes(BEST_OF)
         # No more rows than there are sentences: a row of a large model takes many megabytes.
-        engine = self.engine(sampling, min(ROWS, len(cut_text(text, takes.n_best)) * takes.n_best))
-        task = engine.submit(text, voice, seed, language, takes)
+        pieces = sum(len(cut_text(one, takes.n_best)) for one in texts if one.strip())
+        engine = self.engine(sampling, max(1, min(ROWS, pieces * takes.n_best)))
+        tasks = []
+        for number, one in enumerate(texts, start=1):
+            try:
+                tasks.append(engine.submit(one, voice, seed, language, takes))
+            except UserError as error:
+                if isinstance(text, str):
+                    raise
+                raise UserError(f"text {number} of {len(texts)}: {error}") from error
         with computing_with(self.threads):
             while engine.busy:
                 engine.step()
                 if progress is not None:
-                    progress(task.share)
-        if task.error is not None:
-            raise task.error
-        return task.speech()
+                    progress(sum(task.share for task in tasks) / len(tasks))
+        for task in tasks:
+            if task.error is not None:
+                raise task.error
+        spoken = [task.speech() for task in tasks]
+        return spoken[0] if isinstance(text, str) else spoken
 
     @torch.inference_mode()
     def resynthesise(self, prompt: PromptSource) -> tuple[Tensor, int]:

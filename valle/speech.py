@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from torch import Tensor
 
@@ -41,9 +45,29 @@ class Speech(Outcome):
     sample_rate: int
     codes: Tensor
 
-    def save(self, path: str | Path) -> None:
-        """Write the audio; the format follows the file name (.wav, .flac, .ogg, .mp3)."""
-        save_audio(path, self.wav, self.sample_rate)
+    def save(self, target: str | Path | BinaryIO, format: str | None = None) -> None:
+        """Write the audio to a path, or to a file opened for writing.
+
+        format: wav, flac, ogg, mp3 or opus; default: as the path ends, for a file wav
+        Raises `UserError` where it cannot be written.
+        """
+        save_audio(target, self.wav, self.sample_rate, format)
+
+    def __repr__(self) -> str:
+        notes = f", {len(self.notes)} notes" if self.notes else ""
+        return f"Speech({self.seconds:.2f} s at {self.sample_rate} Hz, {self.stop_reason}, seed {self.seed}{notes})"
+
+    def _repr_html_(self) -> str:
+        """A player, for notebooks."""
+        return player(self.wav, self.sample_rate, [f"{self.seconds:.1f} s", *self.notes])
+
+
+def player(wav: Tensor, sample_rate: int, lines: list[str]) -> str:
+    """HTML that plays `wav` [S], above what there is to say of it."""
+    file = io.BytesIO()
+    save_audio(file, wav, sample_rate, "mp3")
+    audio = base64.b64encode(file.getvalue()).decode()
+    return f'<audio controls src="data:audio/mpeg;base64,{audio}"></audio><br>{html.escape("; ".join(lines))}'
 
 
 @dataclass(frozen=True)

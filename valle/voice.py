@@ -14,6 +14,7 @@ from torch import Tensor
 
 from valle.bundle import Bundle
 from valle.prompt import Prompt, PromptSource, load_prompt
+from valle.speech import player
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.writing import whole
 
@@ -39,6 +40,14 @@ class Voice:
     """What the user may want to know, one line each."""
     made_with: dict[str, str] = field(default_factory=dict)
     """The parts of the model that it holds for (`Bundle.parts`)."""
+
+    def __repr__(self) -> str:
+        transcript = "without" if self.phonemes is None else "with"
+        return f"Voice({self.prompt.seconds:.2f} s, {transcript} transcript, codec {self.made_with.get('codec')})"
+
+    def _repr_html_(self) -> str:
+        """A player of the recording as it is used, for notebooks."""
+        return player(self.prompt.wav, self.prompt.sample_rate, [f"{self.prompt.seconds:.1f} s", *self.notes])
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, some 70 kB for a second of the recording, which it holds as it is used.

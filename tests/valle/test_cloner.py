@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 import torch
 
 import valle
@@ -195,3 +199,74 @@ def test_what_is_spoken_in_one_go_is_bounded_with_its_numbers_spelled_out() -> N
 def test_unknown_device_is_refused(model: Path) -> None:
     with pytest.raises(UserError, match="device 'abacus'"):
         VoiceCloner.from_pretrained(model, device="abacus")
+
+
+def test_several_texts_give_what_each_gives_alone_in_their_order(cloner: VoiceCloner) -> None:
+    texts, voice = ["Good morning. How are you?", "No.", "It is late, and so is she."], cloner.make_voice(PROMPT)
+    shares: list[float] = []
+    spoken = cloner.clone(texts, voice, seed=3, progress=shares.append)
+    assert shares == sorted(shares) and shares[-1] == 1
+    for text, speech in zip(texts, spoken, strict=True):
+        alone = cloner.clone(text, voice, seed=3)
+        assert torch.equal(speech.wav, alone.wav)
+        assert (speech.notes, speech.retries, speech.stop_reason) == (alone.notes, alone.retries, alone.stop_reason)
+    (only,) = cloner.clone(("No.",), voice, seed=3)
+    assert torch.equal(only.wav, spoken[1].wav)
+    assert cloner.clone([], voice) == []
+
+
+def test_of_several_texts_the_wrong_one_is_named(cloner: VoiceCloner) -> None:
+    voice = cloner.make_voice(PROMPT)
+    for wrong in (" ", "?!..."):
+        with pytest.raises(UserError, match="^text 2 of 3: "):
+            cloner.clone(["Yes.", wrong, "No."], voice)
+
+
+@pytest.mark.parametrize(("format", "coding"), [("wav", "PCM_16"), ("flac", "PCM_16"), ("ogg", "VORBIS"),
+                                                ("mp3", "MPEG_LAYER_III"), ("opus", "OPUS")])  # fmt: skip
+def test_speech_is_saved_to_paths_and_files_in_every_format(
+    said: Speech, tmp_path: Path, format: str, coding: str
+) -> None:
+    said.save(tmp_path / "by.name" / f"out.{format.upper()}")
+    said.save(tmp_path / "out.bin", format=format)
+    memory = io.BytesIO()
+    said.save(memory, format=format.upper())
+    memory.seek(0)
+    with (tmp_path / "opened").open("wb") as file:
+        said.save(file, format=format)
+    for written in (tmp_path / "by.name" / f"out.{format.upper()}", tmp_path / "out.bin", memory, tmp_path / "opened"):
+        with soundfile.SoundFile(written) as audio:
+            assert audio.subtype == coding
+            samples = torch.from_numpy(audio.read(dtype="float32"))
+        assert abs(len(samples) - len(said.wav)) <= 3000  # MP3 pads
+        if coding == "PCM_16":
+            assert torch.allclose(samples, said.wav, atol=1e-4)
+
+
+def test_formats_that_nobody_knows_are_refused(said: Speech, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="as 'aac'; known formats: wav, flac"):
+        said.save(io.BytesIO(), format="aac")
+    with pytest.raises(UserError, match="cannot write .*out as ''; known"):
+        said.save(tmp_path / "out")
+    (tmp_path / "readable").touch()
+    with (tmp_path / "readable").open("rb") as file, pytest.raises(UserError, match="cannot write .*readable"):
+        said.save(file)
+    for wrong in (None, 7):
+        with pytest.raises(UserError, match="cannot write"):
+            said.save(wrong)  # type: ignore[arg-type]
+    memory = io.BytesIO()
+    said.save(memory)
+    assert memory.getvalue()[:4] == b"RIFF"
+
+
+def test_results_are_short_to_look_at_and_play_in_notebooks(cloner: VoiceCloner, said: Speech) -> None:
+    voice = replace(cloner.make_voice(PROMPT), notes=["quiet & <short>"])
+    assert re.fullmatch(r"Speech\(\d+\.\d\d s at 16000 Hz, end_of_text, seed 0(, \d notes)?\)", repr(said))
+    assert re.fullmatch(r"Voice\(2\.\d\d s, without transcript, codec spectral [0-9a-f]{16}\)", repr(voice))
+    assert re.fullmatch(r"VoiceCloner\(codec spectral, AR of 0\.0 M parameters, on cpu\)", repr(cloner))
+    for shown, wav in ((said, said.wav), (voice, voice.prompt.wav)):
+        audio = re.match(r'<audio controls src="data:audio/mpeg;base64,([\w+/=]+)"></audio>', shown._repr_html_())
+        assert audio is not None
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(audio[1])))
+        assert rate == 16000 and 0 <= len(samples) - len(wav) <= 3000
+    assert voice._repr_html_().endswith("quiet &amp; &lt;short&gt;")

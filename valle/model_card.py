@@ -48,8 +48,8 @@ def model_card(config: dict[str, Any]) -> str:
         ar=_transformer(model["ar"]),
         nar=_transformer(model["nar"]) if model["nar"] else "none",
         flow=_transformer(model["flow"]) if model.get("flow") else "none",
-        text=f"{model['text_tokenizer']['kind']}, {model['ar']['text_vocab_size']} symbols; texts end in "
-        f"{' '.join(model['ends']) or 'no mark'}",
+        text=f"{model['text_tokenizer']['kind']}, {model['ar']['text_vocab_size']} symbols; its texts end in "
+        + (f"`{' '.join(model['ends'])}`" if model["ends"] else "no mark"),
         languages=", ".join(model["languages"] or ["not recorded"]),
         aligner="yes" if model["aligner"] else "none",
         provenance="\n".join(f"- {name}: {value}" for name, value in provenance.items()) or "Not recorded.",

@@ -31,6 +31,7 @@ OTHER_PROGRAMS = {
     "aplay": "plays sound",
     "cmp": "compares what two runs of minutes have written",
     "curl": "asks a server; tests/valle/serve does",
+    "docker": "needs a Docker engine; tests/test_packaging.py reads what it would run",
     "git": "gets this repository",
     "make": "CI itself is `make test`, and makes an installation first",
     "pip": "installs; tests/test_packaging.py does",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import configparser
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,8 +17,11 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from valle.cli import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("tokenizers", "data", "lm", "valle", "eval", "configs")
@@ -133,6 +138,25 @@ def test_nobody_is_sent_to_a_package_that_is_on_no_index() -> None:
     texts += [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").iterdir()]
     named = re.compile(r"pip install[^\n#]*\bvalle\b|\bvalle\[")
     assert [str(path.relative_to(ROOT)) for path in texts if named.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_an_image_is_built_from_what_a_build_reads_and_starts_a_command_that_exists() -> None:
+    """No Docker engine is asked: what it copies is what `wheel` above is built from, and its commands are parsed."""
+    lines = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {line[1:] for line in lines if line.startswith("!")} == {*FOLDERS, *FILES, "constraints.txt"}
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    assert "pip install --no-cache-dir -c constraints.txt '.[serve]'" in dockerfile
+    assert "pip install '.[serve]' " in (ROOT / "README.md").read_text()
+    (words,) = re.findall(r"^CMD (.*)$", dockerfile, re.MULTILINE)
+    service = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["valle"]
+    assert shlex.split(service["command"]) == json.loads(words)
+    assert (ROOT / "deploy" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+    cuda = yaml.safe_load((ROOT / "deploy" / "compose.cuda.yaml").read_text())["services"]["valle"]
+    assert all(f"ARG {name}=" in dockerfile for name in cuda["build"]["args"])
+    unit = (ROOT / "deploy" / "valle.service").read_text().replace("\\\n", " ")
+    (started,) = re.findall(r"^ExecStart=\S*/valle (.*)$", unit, re.MULTILINE)
+    for argv in (json.loads(words), shlex.split(started)):
+        assert build_parser(argv).parse_args(argv).command == "serve"
 
 
 def test_cloning_works_without_the_extras() -> None:

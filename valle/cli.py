@@ -92,7 +92,7 @@ def _extra_of(error: ModuleNotFoundError) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted."""
+    """Entry point: 0 done, 2 the user's mistake (one line on stderr), 3 `--strict` and faults, 130 interrupted."""
     try:
         code = run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

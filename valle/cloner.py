@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -17,7 +17,8 @@ from valle.lm.precision import for_steps
 from valle.lm.prefills import Prefills
 from valle.pieces import BEST_OF, Takes, cut_text
 from valle.prompt import load_prompt
-from valle.speech import Speech, SpeechChunk
+from valle.speech import Speech, SpeechChunk, SpokenPiece
+from valle.task import Task
 from valle.threads import computing_with, threads_to_speak
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.hub import find_model
@@ -91,6 +92,7 @@ class VoiceCloner:
         language: str = "en-us",
         progress: Callable[[float], None] | None = None,
         takes: Takes | None = None,
+        again: Speech | None = None,
     ) -> Speech: ...
 
     @overload
@@ -116,6 +118,7 @@ class VoiceCloner:
         language: str = "en-us",
         progress: Callable[[float], None] | None = None,
         takes: Takes | None = None,
+        again: Speech | None = None,
     ) -> Speech | list[Speech]:
         """Speak `text` in the voice of `prompt`; the same arguments give the same samples.
 
@@ -124,6 +127,7 @@ class VoiceCloner:
         progress: called now and then with the share of the text that is done, 0 to 1
         takes:    how many times each sentence is spoken, and which take is kept; default: four times, and the one
                   in which the model itself hears text and voice best; `Takes()` is the first that is not faulty
+        again:    what the same arguments gave: its faulty pieces alone are spoken again, with other takes
         Raises `UserError` for a text or a recording that cannot be used.
         """
         texts = [text] if isinstance(text, str) else list(text)
@@ -132,10 +136,10 @@ class VoiceCloner:
         # No more rows than there are sentences: a row of a large model takes many megabytes.
         pieces = sum(len(cut_text(one, takes.n_best)) for one in texts if one.strip())
         engine = self.engine(sampling, max(1, min(ROWS, pieces * takes.n_best)))
-        tasks = []
+        tasks, known = [], () if again is None else again.pieces
         for number, one in enumerate(texts, start=1):
             try:
-                tasks.append(engine.submit(one, voice, seed, language, takes))
+                tasks.append(engine.submit(one, voice, seed, language, takes, known=known, retry_faulty=True))
             except UserError as error:
                 if isinstance(text, str):
                     raise
@@ -150,6 +154,26 @@ class VoiceCloner:
                 raise task.error
         spoken = [task.speech() for task in tasks]
         return spoken[0] if isinstance(text, str) else spoken
+
+    def sentences(
+        self,
+        text: str,
+        voice: Voice,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+        language: str = "en-us",
+        progress: Callable[[float], None] | None = None,
+        takes: Takes | None = None,
+        known: Sequence[SpokenPiece] = (),
+        retry_faulty: bool = False,
+    ) -> Iterator[SpeechChunk]:
+        """What `clone` gives, sentence by sentence, for texts of any length; the last chunk says how it went.
+
+        known, retry_faulty: as in `Engine.submit`
+        """
+        engine, takes = self.engine(sampling), takes or Takes(BEST_OF)
+        task = engine.submit(text, voice, seed, language, takes, known=known, retry_faulty=retry_faulty)
+        return self._drive(engine, task, progress)
 
     @torch.inference_mode()
     def resynthesise(self, prompt: PromptSource) -> tuple[Tensor, int]:
@@ -184,10 +208,16 @@ class VoiceCloner:
         """
         voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, language)
         engine = self.engine(sampling, STREAM_AHEAD)
-        task = engine.submit(text, voice, seed, language, takes, stream=True)
+        return self._drive(engine, engine.submit(text, voice, seed, language, takes, stream=True))
+
+    def _drive(
+        self, engine: Engine, task: Task, progress: Callable[[float], None] | None = None
+    ) -> Iterator[SpeechChunk]:
         with computing_with(self.threads):
             while engine.busy:
                 engine.step()
+                if progress is not None:
+                    progress(task.share)
                 yield from task.take_chunks()
         if task.error is not None:
             raise task.error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from valle.bundle import Bundle
 from valle.lm import ARModel, Decoder, Row, Sampling
 from valle.lm.prefills import Prefills
 from valle.pieces import Take, Takes
+from valle.speech import SpokenPiece
 from valle.task import Task
 from valle.tokenizers.errors import UserError
 from valle.voice import Voice
@@ -54,13 +57,19 @@ class Engine:
         language: str = "en-us",
         takes: Takes | None = None,
         stream: bool = False,
+        known: Sequence[SpokenPiece] = (),
+        retry_faulty: bool = False,
     ) -> Task:
         """Ask for `text`. The same arguments give the same speech, whatever else is being spoken.
 
         stream: make audio while a sentence is being spoken, not after it
+        known:  the first pieces of this text, as they were spoken before with the same arguments: they are not again
+        retry_faulty: except for the faulty ones, which get as many more takes
         Raises `UserError` for a text that cannot be spoken.
         """
-        task = Task(self.bundle, self.sampling, text, voice, seed, language, takes or Takes(), stream)
+        task = Task(
+            self.bundle, self.sampling, text, voice, seed, language, takes or Takes(), stream, known, retry_faulty
+        )
         self._tasks.append(task)
         return task
 

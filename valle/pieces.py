@@ -14,6 +14,7 @@ from torch import Tensor
 
 from valle.joining import pause_after
 from valle.lm import Generated, Request, Row
+from valle.speech import SpokenPiece
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer, split_sentences
 from valle.voice import Voice
@@ -74,13 +75,22 @@ class Piece:
     phonemes: Tensor | None = None
     is_silent: bool = False
     """Whether there is nothing in it that could be said, such as a sentence in a script that nobody reads."""
+    known: SpokenPiece | None = None
+    """How it was spoken before."""
     takes: list[Take] = field(default_factory=list)
+    earlier_takes: int = 0
+    """Spoken before, and not among `takes`."""
     wanted: int = 1
     chosen: Take | None = None
 
     @property
+    def tried(self) -> int:
+        """Takes that were asked of the decoder; one that is remembered was not."""
+        return sum(take.row is not None for take in self.takes)
+
+    @property
     def needs_take(self) -> bool:
-        return not self.is_silent and self.chosen is None and len(self.takes) < self.wanted
+        return self.known is None and not self.is_silent and self.chosen is None and len(self.takes) < self.wanted
 
 
 def cut_text(text: str, n_best: int) -> list[Piece]:

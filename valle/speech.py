@@ -7,11 +7,37 @@ import html
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
 from valle.tokenizers.audio import save_audio
+
+FAULTS = {
+    "max_length": "did not come to an end",
+    "stuck": "got stuck in a sound",
+    "repeats": "repeats a sound",
+    "rushed": "is too fast",
+    "unreadable": "was left out: nobody can read it",
+}
+"""What can be wrong with a piece of speech, in words: the faults of `valle.lm.faults`, and text that was not spoken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpokenPiece:
+    """A sentence, or a part of a long one, as it was spoken.
+
+    codes: LongTensor [n_q, T]; no frames where there was nothing that could be said
+    """
+
+    text: str
+    codes: Tensor
+    fault: str = ""
+    """One of `FAULTS`, or "" for none."""
+    takes: int = 0
+    """How often it was spoken before one was kept."""
+    start: float = 0.0
+    """Seconds from the beginning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +57,17 @@ class Outcome:
     """Seconds from asking to the first audio."""
     notes: list[str] = field(default_factory=list)
     """What the user may want to know, one line each."""
+    pieces: list[SpokenPiece] = field(default_factory=list)
+    """All that was spoken, in order."""
+
+    @property
+    def faulty(self) -> list[dict[str, Any]]:
+        """The pieces with a fault, for JSON: `piece` (from 1), `start` in seconds, `text` and `fault`."""
+        return [
+            {"piece": number, "start": round(piece.start, 3), "text": piece.text, "fault": piece.fault}
+            for number, piece in enumerate(self.pieces, start=1)
+            if piece.fault
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +115,8 @@ class SpeechChunk:
     sample_rate: int
     outcome: Outcome | None = None
     """Comes with the last chunk."""
+    piece: SpokenPiece | None = None
+    """Comes with the last audio of a piece."""
 
     @property
     def last(self) -> bool:

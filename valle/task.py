@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,14 +15,12 @@ from valle.lm import Decoder, Generated, Request, Row, Sampling, complete
 from valle.lm.faults import find_fault
 from valle.own_ear import OwnEar
 from valle.pieces import Piece, Scorer, Take, Takes, cut_text, make_request
-from valle.speech import Outcome, Speech, SpeechChunk
+from valle.speech import FAULTS, Outcome, Speech, SpeechChunk, SpokenPiece
 from valle.tokenizers.codecs.base import DecodeStream, SpeechCodes
 from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import NothingToSayError
 from valle.voice import Voice
 
-MAX_CHARACTERS = 20_000
-"""Of a text whose speech comes as a whole: about twenty minutes. Streams have no limit."""
 FIRST_SECONDS = 0.2
 """Audio in the first chunk of a stream."""
 CHUNK_SECONDS = 0.5
@@ -44,18 +44,16 @@ class Task:
         language: str,
         takes: Takes,
         stream: bool,
+        known: Sequence[SpokenPiece] = (),
+        retry_faulty: bool = False,
     ) -> None:
         voice.check_fits(bundle)
         self.bundle, self.sampling, self.voice = bundle, sampling, voice
         self.seed, self.language, self.takes = seed, language, takes
-        if not stream and len(text) > MAX_CHARACTERS:
-            raise UserError(
-                f"the text has {len(text):,} characters; give at most {MAX_CHARACTERS:,} at a time, or stream it"
-            )
         bundle.check_language(language)
         self.pieces = cut_text(text, takes.n_best)
-        self.codes: list[Tensor] = []
-        """[n_q, T] of each piece that is done."""
+        self.spoken: list[SpokenPiece] = []
+        """The pieces that are done."""
         self.done = False
         self.error: UserError | None = None
         """Why it will never be done."""
@@ -67,11 +65,11 @@ class Task:
         self._samples = 0
         self._first_chunk: float | None = None
         self._retries = 0
-        self._reasons: list[str] = []
         self._notes = list(voice.notes)
         # A language that nobody knows is told at once, and a text without a word in it.
         if not any(self._is_sayable(piece) for piece in self.pieces):
             self._phonemes(self.pieces[0])
+        self._remember(known, retry_faulty)
 
     def take_chunks(self) -> list[SpeechChunk]:
         """The chunks since the last call."""
@@ -88,6 +86,11 @@ class Task:
         return Speech(wav=wav, sample_rate=chunks[-1].sample_rate, codes=codes, **vars(outcome))
 
     @property
+    def codes(self) -> list[Tensor]:
+        """[n_q, T] of each piece that is done."""
+        return [piece.codes for piece in self.spoken]
+
+    @property
     def has_chunks(self) -> bool:
         return bool(self._chunks)
 
@@ -101,8 +104,8 @@ class Task:
         """How much of the text is done, 0 to 1; an estimate while a sentence is being spoken."""
         rate = self.bundle.codec.spec.frame_rate
         total = sum(len(piece.text) for piece in self.pieces)
-        done = float(sum(len(piece.text) for piece in self.pieces[: len(self.codes)]))
-        for piece in self.pieces[len(self.codes) :]:
+        done = float(sum(len(piece.text) for piece in self.spoken))
+        for piece in self.pieces[len(self.spoken) :]:
             if not piece.takes or piece.phonemes is None:
                 break
             frames = max(take.row.frames if take.row else 0 for take in piece.takes)
@@ -111,14 +114,10 @@ class Task:
 
     def next_take(self, ahead: int) -> Take | None:
         """The next request for the decoder, from the first `ahead` pieces that are not done; None if there is none."""
-        first = len(self.codes)
+        first = len(self.spoken)
         for index, piece in enumerate(self.pieces[first : first + ahead], start=first):
             if piece.needs_take and self._is_sayable(piece):
-                phonemes = self._phonemes(piece)
-                number = len(piece.takes)
-                text = self.bundle.text
-                request = make_request(phonemes, self.voice, text, self.seed, index, number, self.streams)
-                piece.takes.append(Take(request))
+                piece.takes.append(Take(self._request(piece, index, piece.earlier_takes + len(piece.takes))))
                 return piece.takes[-1]
         return None
 
@@ -134,7 +133,7 @@ class Task:
             self._choose(piece, [take])  # it has been heard: there is no way back
             return
         good = [other for other in piece.takes if not other.fault]
-        if not good and len(piece.takes) < self.takes.n_best + self.takes.retries:
+        if not good and piece.tried < self.takes.n_best + self.takes.retries:
             piece.wanted += 1
             return
         # One that was cut off lacks words; what else went wrong may still be understood.
@@ -144,10 +143,15 @@ class Task:
     def advance(self, decoder: Decoder) -> None:
         """Turn what has been said since the last call into chunks."""
         while not self.done:
-            piece = self.pieces[len(self.codes)]
+            piece, start = self.pieces[len(self.spoken)], self._samples / self._joiner.sample_rate
             if piece.is_silent:
-                self._end_piece(torch.zeros(self.quantizers, 0).long())
+                nothing = torch.zeros(self.quantizers, 0).long()
+                self._end_piece(SpokenPiece(text=piece.text, codes=nothing, fault="unreadable", start=start))
                 continue
+            if piece.known is not None:
+                self._emit(self._decode(piece.known.codes))
+                self._end_piece(replace(piece.known, start=start), piece.pause)
+                return  # one in a step: those of a book would fill the memory
             if self._live is not None:
                 self._emit(self._live.advance(piece, decoder))
             if piece.chosen is None:
@@ -158,9 +162,10 @@ class Task:
             else:
                 self._emit(self._wav(take))
             assert take.codes is not None
-            self._emit(self._joiner.end(piece.pause), joined=True)
+            takes = piece.earlier_takes + len(piece.takes)
+            spoken = SpokenPiece(text=piece.text, codes=take.codes, fault=take.fault, takes=takes, start=start)
+            self._end_piece(spoken, piece.pause)
             piece.takes, piece.chosen, piece.phonemes = [], None, None
-            self._end_piece(take.codes)
 
     @property
     def quantizers(self) -> int:
@@ -180,10 +185,29 @@ class Task:
         except UserError:
             return None
 
-    def _end_piece(self, codes: Tensor) -> None:
-        """The current piece is done; `codes` [n_q, T]."""
-        self.codes.append(codes)
-        self.done = len(self.codes) == len(self.pieces)
+    def _remember(self, known: Sequence[SpokenPiece], retry_faulty: bool) -> None:
+        """Take pieces as they were spoken before; of faulty ones, where these are tried again, as their first take."""
+        for index, (piece, spoken) in enumerate(zip(self.pieces, known, strict=False)):
+            if piece.text != spoken.text:
+                raise UserError(f"piece {index + 1} was spoken of another text: “{spoken.text[:60]}”")
+            if spoken.fault == "unreadable":
+                continue
+            if not retry_faulty or not spoken.fault:
+                piece.known = spoken
+            else:
+                said = Generated(spoken.codes[0], None, "", spoken.codes.shape[1])
+                request = self._request(piece, index, spoken.takes - 1)
+                piece.takes = [Take(request, said=said, fault=spoken.fault, codes=spoken.codes)]
+                piece.earlier_takes, piece.wanted = spoken.takes - 1, 1 + self.takes.n_best
+
+    def _request(self, piece: Piece, index: int, take: int) -> Request:
+        return make_request(self._phonemes(piece), self.voice, self.bundle.text, self.seed, index, take, self.streams)
+
+    def _end_piece(self, spoken: SpokenPiece, pause: float = 0.0) -> None:
+        """The current piece is done, all its audio emitted."""
+        self._emit(self._joiner.end(pause), spoken)
+        self.spoken.append(spoken)
+        self.done = len(self.spoken) == len(self.pieces)
         if self.done:
             self._chunks.append(SpeechChunk(torch.zeros(0), self._joiner.sample_rate, self._outcome()))
 
@@ -215,17 +239,14 @@ class Task:
             piece.chosen = takes[0]
         chosen = piece.chosen
         assert chosen.said is not None
-        self._retries += max(0, len(piece.takes) - self.takes.n_best)
-        self._reasons.append(chosen.said.stop_reason)
-        if chosen.fault:
-            number = self.pieces.index(piece) + 1
-            self._notes.append(f"sentence {number} {_FAULTS[chosen.fault]}; try another seed")
+        self._retries += max(0, piece.tried - self.takes.n_best)
 
     def _wav(self, take: Take) -> Tensor:
         """Waveform [S] of a take."""
         assert take.said is not None
         if take.wav is None:
-            take.codes = self.complete(take.request, take.said)
+            if take.codes is None:
+                take.codes = self.complete(take.request, take.said)
             take.wav = self._decode(take.codes)
         return take.wav
 
@@ -237,35 +258,34 @@ class Task:
         device = next(self.bundle.codec.parameters()).device
         return self.bundle.codec.decode(speech.to(device))[0, 0].cpu()
 
-    def _emit(self, wav: Tensor, joined: bool = False) -> None:
-        wav = wav if joined else self._joiner.add(wav)
-        if len(wav):
-            if self._first_chunk is None:
-                self._first_chunk = time.perf_counter() - self.started
+    def _emit(self, wav: Tensor, ended: SpokenPiece | None = None) -> None:
+        """Give audio: more of the current piece, or, where it has `ended`, what was held back of it."""
+        wav = self._joiner.add(wav) if ended is None else wav
+        if len(wav) and self._first_chunk is None:
+            self._first_chunk = time.perf_counter() - self.started
+        if len(wav) or ended is not None:
             self._samples += len(wav)
-            self._chunks.append(SpeechChunk(wav, self._joiner.sample_rate))
+            self._chunks.append(SpeechChunk(wav, self._joiner.sample_rate, piece=ended))
 
     def _outcome(self) -> Outcome:
         seconds = self._samples / self._joiner.sample_rate
         took = time.perf_counter() - self.started
+        complete = "end_of_text" if self.bundle.ar.config.aligned else "eos"
+        faults = [
+            f"sentence {number} {FAULTS[piece.fault]}; try another seed: “{piece.text[:60]}”"
+            for number, piece in enumerate(self.spoken, start=1)
+            if piece.fault and piece.fault != "unreadable"
+        ]
         return Outcome(
             seconds=seconds,
-            stop_reason="max_length" if "max_length" in self._reasons else self._reasons[0],
+            stop_reason="max_length" if any(piece.fault == "max_length" for piece in self.spoken) else complete,
             seed=self.seed,
             retries=self._retries,
             real_time_factor=took / max(seconds, 1e-9),
             first_chunk_seconds=took if self._first_chunk is None else self._first_chunk,
-            notes=self._notes,
+            notes=[*self._notes, *faults],
+            pieces=self.spoken,
         )
-
-
-_FAULTS = {
-    "max_length": "did not come to an end",
-    "stuck": "got stuck in a sound",
-    "repeats": "repeats a sound",
-    "rushed": "is too fast",
-}
-"""What the notes say of a sentence, by its fault."""
 
 
 class _Live:

@@ -20,7 +20,6 @@ from valle.joining import FADE_SECONDS, SENTENCE_PAUSE
 from valle.lm import Decoder, Request, Row, Sampling
 from valle.pieces import Takes, cut_text
 from valle.speech import Speech
-from valle.task import MAX_CHARACTERS
 from valle.tokenizers.codecs import SpeechCodes
 from valle.tokenizers.errors import UserError
 
@@ -155,7 +154,6 @@ def test_a_model_without_time_invariant_codes_needs_the_transcript(make_bundle: 
         ("", "en-us", "empty"),
         (" \n\t", "en-us", "empty"),
         ("?!... ***", "en-us", "nothing to say"),
-        ("a" * (MAX_CHARACTERS + 1), "en-us", r"20,001 characters; give at most 20,000"),
         ("Hello", "klingon", "unknown language"),
     ],
 )
@@ -174,7 +172,7 @@ def test_a_line_of_punctuation_does_not_stop_a_text(cloner: VoiceCloner) -> None
 
 
 def test_a_stream_may_be_of_any_length(cloner: VoiceCloner) -> None:
-    chunk = next(cloner.stream("It goes on and on. " * (MAX_CHARACTERS // 10), PROMPT))
+    chunk = next(cloner.stream("It goes on and on. " * 2000, PROMPT))
     assert 0 < len(chunk.wav) < 16_000
 
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from valle.jobs import read_jobs
 from valle.outputs import AUDIO_SUFFIXES, check_folder, check_writable
 from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
     from valle.cloner import VoiceCloner
     from valle.lm import Sampling
     from valle.pieces import Takes
     from valle.speech import Outcome, SpeechChunk
+    from valle.voice import Voice
+
+FAULTY = 3
+"""Exit code of `--strict` where a sentence is faulty."""
+STREAM_FORMATS = ("raw", "wav", "mp3", "opus", "aac", "flac")
 
 _EPILOG = """examples:
   valle clone --prompt me.wav --text "Any sentence." --out out.wav
@@ -39,8 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--voice", metavar="NAME", help="instead of --prompt: a voice of 'valle serve' ([DIR/]name or id), alloy, …")
     add("--text", help="what to say")
     add("--text-file", metavar="FILE", help="read it from a file ('-': standard input)")
-    add("--out", metavar="AUDIO", help="file to write: .wav, .flac, .ogg or .mp3")
-    add("--stream", action="store_true", help="raw 16-bit samples to standard output, at once")
+    add("--out", metavar="AUDIO", help="file to write: .wav, .flac, .ogg, .mp3 or .opus; grows as it is spoken")
+    add("--stream", action="store_true", help="to standard output, at once")
+    add("--stream-format", choices=STREAM_FORMATS, metavar="F", help="raw 16-bit samples (default), wav, mp3, opus, …")
     add("--jobs", metavar="TSV", help="many at once: table of id prompt prompt_text text")
     add("--out-dir", metavar="DIR", help="folder for the results of --jobs, DIR/<id>.wav")
     add("--language", default="en-us", metavar="CODE", help="of the text: de, fr-fr, cmn, … (default: en-us)")
@@ -50,6 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--top-k", type=int, metavar="N", help="choose among the N likeliest codes")
     add("--top-p", type=float, metavar="P", help="choose among codes of this total probability")
     add("--ras-window", type=int, metavar="N", help="frames of repetition-aware sampling; 0: off")
+    add("--strict", action="store_true", help="exit code 3 where a sentence is faulty: stuck, unfinished, left out")
+    add("--retry-faulty", action="store_true", help="speak the faulty sentences of an --out again, and only them")
     add("--retries", type=int, default=2, metavar="N", help="more takes of what went wrong (default: 2)")
     add("--n-best", type=int, metavar="N", help="keep the best of N takes (default: 4; with --stream 1)")
     judges = ("own", "cer", "sim", "both")
@@ -70,9 +82,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--out-dir belongs to --jobs; give --out for one result")
     if args.out is None and not args.stream:
         raise UserError("--out is missing (see 'valle clone --help')")
-    for option in ("out", "plot", "json"):
+    for option in ("out", "plot", "json", "retry_faulty"):
         if args.stream and getattr(args, option):
-            raise UserError(f"--{option} does not go with --stream, which writes to standard output")
+            name = option.replace("_", "-")
+            raise UserError(f"--{name} does not go with --stream, which writes to standard output")
+    if args.stream_format and not args.stream:
+        raise UserError("--stream-format belongs to --stream; the format of --out is that of its name")
     text = _text(args)
     prompt = _prompt(args)
     if args.out is not None:
@@ -84,38 +99,116 @@ def run(args: argparse.Namespace) -> int:
     voice = cloner.make_voice(*prompt)
     how = {"seed": args.seed, "sampling": sampling, "language": args.language, "takes": takes}
     if args.stream:
-        return _stream(cloner.stream(text, voice, **how))
-    with progress_bar("speaking") as progress:
-        speech = cloner.clone(text, voice, **how, progress=progress)
-    speech.save(args.out)
+        return _stream(cloner.stream(text, voice, **how), args, cloner.sample_rate)
+    outcome, wav = _write(args, cloner, text, voice, how)
     if args.plot is not None:
         from valle.plot import plot_pair
 
-        plot_pair(args.plot, voice.prompt.wav, speech.wav, cloner.sample_rate, text[:200])
-    _report(speech, args, args.out, cloner.sample_rate)
-    return 0
+        plot_pair(args.plot, voice.prompt.wav, wav, cloner.sample_rate, text[:200])
+    _report(outcome, args, args.out, cloner.sample_rate)
+    return _strictly(outcome, args)
 
 
-def _stream(chunks: Iterator[SpeechChunk]) -> int:
-    """Raw little-endian 16-bit samples to standard output; what there is to say of them to standard error."""
+def _write(
+    args: argparse.Namespace, cloner: VoiceCloner, text: str, voice: Voice, how: dict[str, Any]
+) -> tuple[Outcome, Tensor]:
+    """Speak into the file `--out`, from where a stopped command left it; gives what `--plot` draws, [S], too."""
+    import torch
+
+    from valle.spoken import Pieces, SpokenFile
+
+    pieces = Pieces.read(Path(args.out), _made_with(args, text, voice, how))
+    if args.retry_faulty and not pieces.spoken:
+        raise UserError(f"--retry-faulty: {pieces.path} does not say that anything in {args.out} is faulty")
+    drawn = [torch.zeros(0)]
+    with progress_bar("speaking") as progress:
+        again = {"known": pieces.spoken.copy(), "retry_faulty": args.retry_faulty}
+        chunks = cloner.sentences(text, voice, **how, **again, progress=progress)
+        with SpokenFile(Path(args.out), cloner.sample_rate, pieces) as file:
+            try:
+                for chunk in chunks:
+                    file.add(chunk.wav, chunk.piece)
+                    drawn += [chunk.wav] if args.plot else []
+            except KeyboardInterrupt:
+                if pieces.spoken:
+                    note = f"{args.out} holds the first {file.seconds:.1f} s; the same command goes on from there"
+                    print(f"note: {note}", file=sys.stderr)
+                raise
+    assert chunk.outcome is not None
+    pieces.complete()
+    return chunk.outcome, torch.cat(drawn)
+
+
+def _made_with(args: argparse.Namespace, text: str, voice: Voice, how: dict[str, Any]) -> dict[str, Any]:
+    """What decides how a text is spoken: the same for the command that goes on with it."""
+    from valle.eval.fingerprint import hash_model
+
+    tensors = (t for t in (voice.codes, voice.time_invariant, voice.phonemes, voice.durations) if t is not None)
+    return {
+        "text": _hash(text.encode(errors="surrogatepass")),
+        "prompt": _hash(*(tensor.contiguous().numpy().tobytes() for tensor in tensors)),
+        "model": hash_model(args.model),
+        "precision": args.precision,
+        "language": args.language,
+        "seed": args.seed,
+        "n-best": how["takes"].n_best,
+        "best-by": args.best_by,
+        "retries": args.retries,
+        "sampling": asdict(how["sampling"]),
+    }
+
+
+def _hash(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def _strictly(outcome: Outcome, args: argparse.Namespace) -> int:
+    """The exit code of what was spoken."""
+    if not (args.strict and outcome.faulty):
+        return 0
+    print(f"valle: {len(outcome.faulty)} of {len(outcome.pieces)} sentences are faulty", file=sys.stderr)
+    return FAULTY
+
+
+def _stream(chunks: Iterator[SpeechChunk], args: argparse.Namespace, sample_rate: int) -> int:
+    """Audio to standard output; what there is to say of it to standard error."""
+    encode, end = _encoder(args.stream_format or "raw", sample_rate)
+    code = 0
     for chunk in chunks:
-        samples = (chunk.wav.clamp(-1, 1) * 32767).round().numpy().astype("<i2")
-        sys.stdout.buffer.write(samples.tobytes())
+        sys.stdout.buffer.write(encode(chunk.wav.numpy()))
         sys.stdout.buffer.flush()
         if chunk.outcome is not None:
+            sys.stdout.buffer.write(end())
+            sys.stdout.buffer.flush()
+            code = _strictly(chunk.outcome, args)
             _notes(chunk.outcome)
             print(
                 f"{chunk.outcome.seconds:.1f} s of speech at {chunk.sample_rate} Hz, first audio after "
                 f"{chunk.outcome.first_chunk_seconds:.2f} s, real-time factor {chunk.outcome.real_time_factor:.2f}",
                 file=sys.stderr,
             )
-    return 0
+    return code
+
+
+def _encoder(name: str, sample_rate: int) -> tuple[Callable[[np.ndarray], bytes], Callable[[], bytes]]:
+    """What makes bytes of float samples [S], and what gives the last of them."""
+    if name == "raw":
+        return lambda samples: (samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes(), bytes
+    # As the server does it, and at its rate.
+    from valle.serve.encoding import audio_encoder
+    from valle.serve.finish import Finisher, Finishing
+
+    finisher, encoder = Finisher(sample_rate, Finishing()), audio_encoder(name)
+    return lambda samples: encoder.add(finisher.add(samples)), lambda: encoder.add(finisher.end()) + encoder.end()
 
 
 def _run_jobs(args: argparse.Namespace) -> int:
     """All jobs; one that fails is reported and does not stop the others."""
-    for option in ("prompt", "prompt_text", "voice", "text", "text_file", "out", "plot"):
-        if getattr(args, option) is not None:
+    for option in ("prompt", "prompt_text", "voice", "text", "text_file", "out", "plot", "retry_faulty"):
+        if getattr(args, option) not in (None, False):
             raise UserError(f"--{option.replace('_', '-')} does not go with --jobs: the table says it for each job")
     if args.stream:
         raise UserError("--stream does not go with --jobs, which writes files")
@@ -126,7 +219,7 @@ def _run_jobs(args: argparse.Namespace) -> int:
     from valle.batch import speak_jobs
 
     cloner, sampling, takes = _load(args)
-    failed = 0
+    failed = faulty = 0
     with progress_bar("jobs") as progress:
         spoken = speak_jobs(cloner, jobs, args.seed, sampling, args.language, takes)
         for number, (job, speech) in enumerate(spoken, start=1):
@@ -141,9 +234,10 @@ def _run_jobs(args: argparse.Namespace) -> int:
                 print(f"valle: job '{job.id}': {error}", file=sys.stderr)
                 continue
             _report(speech, args, str(out), cloner.sample_rate)
+            faulty += bool(_strictly(speech, args))
     if failed:
         raise UserError(f"{failed} of {len(jobs)} jobs failed")
-    return 0
+    return FAULTY if faulty else 0
 
 
 def _load(args: argparse.Namespace) -> tuple[VoiceCloner, Sampling, Takes]:
@@ -208,6 +302,7 @@ def _report(outcome: Outcome, args: argparse.Namespace, out: str, sample_rate: i
             "seed": outcome.seed,
             "retries": outcome.retries,
             "notes": outcome.notes,
+            "faulty": outcome.faulty,
         }
         print(json.dumps(facts, ensure_ascii=False), flush=True)
         return
@@ -242,7 +337,11 @@ def progress_bar(name: str) -> Iterator[Callable[[float], None]]:
     from tqdm import tqdm
 
     with tqdm(
-        total=1.0, desc=name, disable=None, leave=False, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+        total=1.0,
+        desc=name,
+        disable=None,
+        leave=False,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left",
     ) as bar:
 
         def move(share: float) -> None:

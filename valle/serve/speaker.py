@@ -69,6 +69,11 @@ class Utterance:
     task: Task | None = None
     _items: asyncio.Queue[np.ndarray | Exception | None] = field(default_factory=asyncio.Queue)
 
+    @property
+    def faulty(self) -> list[dict[str, Any]]:
+        """The pieces that went wrong (`Outcome.faulty`), once all samples have been given."""
+        return self.outcome.faulty if self.outcome else []
+
     async def chunks(self) -> AsyncGenerator[np.ndarray]:
         """Samples [S] as they come; cancels the utterance when it is closed. Raises `ApiError` where speaking fails."""
         try:

@@ -21,6 +21,7 @@ from valle.serve.encoding import CONTENT_TYPES, NEEDS_LENGTH, WIRE_RATE, audio_e
 from valle.serve.finish import MAX_GAIN_DB, MAX_SPEED, MIN_SPEED
 from valle.serve.openapi import ERROR_RESPONSES
 from valle.serve.service import Service
+from valle.serve.speaker import Utterance
 
 Result = TypeVar("Result")
 
@@ -107,6 +108,7 @@ def speech_router(service: Service) -> APIRouter:
             if not body.streams:
                 samples = await unless_gone(request, _all(pieces))
                 audio = await asyncio.to_thread(encode_whole, body.response_format, samples)
+                headers["X-Faulty-Pieces"] = str(len(utterance.faulty))
                 return Response(audio, media_type=kind, headers=headers)
             # An error before the first audio still has a status of its own.
             first = await unless_gone(request, anext(pieces, _NOTHING))
@@ -115,7 +117,7 @@ def speech_router(service: Service) -> APIRouter:
             raise
         stream = _encoded(first, pieces, body.response_format)
         if body.stream_format == "sse":
-            return _ClosingStream(_events(stream), media_type="text/event-stream", headers=headers)
+            return _ClosingStream(_events(stream, utterance), media_type="text/event-stream", headers=headers)
         return _ClosingStream(stream, media_type=kind, headers=headers)
 
     return router
@@ -162,13 +164,13 @@ async def _encoded(first: np.ndarray, others: AsyncGenerator[np.ndarray], name: 
         yield encoder.end()
 
 
-async def _events(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def _events(stream: AsyncGenerator[bytes], utterance: Utterance) -> AsyncGenerator[bytes]:
     async with aclosing(stream):
         async for data in stream:
             if data:
                 yield _event("speech.audio.delta", audio=base64.b64encode(data).decode())
-        yield _event("speech.audio.done")
+        yield _event("speech.audio.done", faulty=utterance.faulty)
 
 
-def _event(kind: str, **facts: str) -> bytes:
+def _event(kind: str, **facts: Any) -> bytes:
     return f"data: {json.dumps({'type': kind, **facts})}\n\n".encode()

@@ -106,6 +106,7 @@ class _Speech:
         self._text, self._characters, self._complete = "", 0, False
         self._sent = 0
         """Packets."""
+        self._faulty: list[dict[str, Any]] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._changed = asyncio.Event()
         self.task = asyncio.create_task(self._run(start))
@@ -169,9 +170,11 @@ class _Speech:
                     yield np.zeros(round(pause * rate), np.float32)
                 of_options = options.voice_id, options.language, options.seed
                 wish = self.service.wish(text, *of_options, stream=True, best_of=options.takes(streams=True))
-                async with aclosing(self.service.speaker.submit(wish, goes_on=bool(pause)).chunks()) as chunks:
+                utterance = self.service.speaker.submit(wish, goes_on=bool(pause))
+                async with aclosing(utterance.chunks()) as chunks:
                     async for samples in chunks:
                         yield samples
+                self._faulty += [{name: fault[name] for name in ("text", "fault")} for fault in utterance.faulty]
                 pause = pause_after(text)
 
     async def _sentences(self) -> AsyncGenerator[str]:
@@ -205,7 +208,8 @@ class _Speech:
 
     async def _done(self, cancelled: bool) -> None:
         seconds = round(self._sent * OPUS_PACKET_SECONDS, 3)
-        await send(self.socket, FrameType.DONE, {"seconds": seconds, "cancelled": cancelled})
+        facts = {"seconds": seconds, "cancelled": cancelled, "faulty": self._faulty}
+        await send(self.socket, FrameType.DONE, facts)
 
 
 async def send(socket: WebSocket, kind: FrameType, facts: dict[str, Any]) -> None:

@@ -101,11 +101,17 @@ def seconds_and_level(audio: bytes) -> tuple[float, float]:
     return len(samples) / rate, float(np.sqrt(np.mean(samples**2)))
 
 
-def test_events(client: TestClient) -> None:
-    lines = [line for line in ask(client, stream_format="sse").text.splitlines() if line]
+def test_events_and_faults(client: TestClient) -> None:
+    """The last event lists what went wrong, such as a sentence that nobody can read."""
+    text = "Hello there. 你好。 How are you?"
+    lines = [line for line in ask(client, input=text, stream_format="sse").text.splitlines() if line]
     events = [json.loads(line.removeprefix("data: ")) for line in lines]
     assert {event["type"] for event in events[:-1]} == {"speech.audio.delta"}
-    assert events[-1] == {"type": "speech.audio.done"}
+    assert events[-1]["type"] == "speech.audio.done"
+    faults = {fault["fault"]: fault for fault in events[-1]["faulty"]}
+    assert (faults["unreadable"]["piece"], faults["unreadable"]["text"]) == (2, "你好。")
+    whole = ask(client, input=text, response_format="wav")
+    assert int(whole.headers["x-faulty-pieces"]) >= 1
 
 
 @pytest.mark.parametrize(

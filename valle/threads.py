@@ -2,7 +2,7 @@
 
 Threads of OpenMP that wait for each other spin, by default: beside any other process on the same cores the one that is
 waited for does not run, and each of a step's hundred operations takes a slice of the system's time. So small models
-speak on one thread, which loses nothing; large ones on the cores that are there, asleep while they wait.
+speak on one thread, which costs them little; large ones on the cores that are there, asleep while they wait.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-SMALL_PARAMETERS = 30_000_000
-"""An AR model of fewer takes its steps as fast on one thread as on two: docs/decoding.md, "Threads"."""
+SMALL_PARAMETERS = 20_000_000
+"""With fewer, four takes are spoken in real time on one thread of a server's CPU: docs/decoding.md, "Threads"."""
 
 
 def wait_asleep() -> None:

@@ -28,6 +28,7 @@ def speak_jobs(
     language: str = "en-us",
     takes: Takes | None = None,
     rows: int = ROWS,
+    loudness: float | None = None,
 ) -> Iterator[tuple[Job, Speech | UserError]]:
     """Each job with its speech, or with why there is none, in the order in which they are done.
 
@@ -44,7 +45,7 @@ def speak_jobs(
                 key = (job.prompt, job.prompt_text)
                 try:
                     if key not in voices:
-                        voices[key] = cloner.make_voice(job.prompt, job.prompt_text or None, language)
+                        voices[key] = cloner.make_voice(job.prompt, job.prompt_text or None, language, loudness)
                     running[engine.submit(job.text, voices[key], seed, language, takes)] = job
                 except UserError as error:
                     yield job, error

@@ -64,15 +64,22 @@ class VoiceCloner:
     def sample_rate(self) -> int:
         return self.bundle.codec.spec.sample_rate
 
-    def make_voice(self, prompt: PromptSource, prompt_text: str | None = None, language: str = "en-us") -> Voice:
+    def make_voice(
+        self,
+        prompt: PromptSource,
+        prompt_text: str | None = None,
+        language: str = "en-us",
+        loudness: float | None = None,
+    ) -> Voice:
         """Prepare a recording, once for any number of texts.
 
         prompt:      a path, the bytes of an audio file, such a file opened for reading, or `(wav, rate)`: a tensor or
                      an array [S], [C, S] or [S, C]; floats in [-1, 1] or signed integers
         prompt_text: what is said in it; the output then follows its manner more closely
+        loudness:    LUFS at which it is to speak; default: that of the recording
         """
         with computing_with(self.threads):
-            return make_voice(self.bundle, prompt, prompt_text, language)
+            return make_voice(self.bundle, prompt, prompt_text, language, loudness)
 
     def engine(self, sampling: Sampling | None = None, rows: int = ROWS) -> Engine:
         """Speaks many texts at once, `rows` sentences at a time; for servers and long lists.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from valle.loudness import loudness
 from valle.tokenizers.audio import AudioSource, load_audio, name_of, resample
 from valle.tokenizers.errors import UserError
 
@@ -27,7 +28,7 @@ _SILENCE_DBFS = -65.0
 _BELOW_SPEECH_DB = 30.0
 """A frame this far below the loud ones is a pause: soft consonants lie 20 dB below vowels, rooms 40 dB."""
 _MARGIN_SECONDS = 0.1
-_SPEECH_DBFS = -23.0
+SPEECH_DBFS = -23.0
 """Level of the speech (EBU R 128)."""
 _PEAK = 0.95
 _FULL_SCALE = {torch.int8: 2**7, torch.int16: 2**15, torch.int32: 2**31}
@@ -49,6 +50,8 @@ class Prompt:
     """Whether speech was left out because the recording is long; its transcript then does not fit `wav`."""
     notes: list[str] = field(default_factory=list)
     """What the user may want to know, one line each."""
+    loudness: float = SPEECH_DBFS
+    """LUFS of the recording as it was given (ITU-R BS.1770)."""
 
     @property
     def seconds(self) -> float:
@@ -90,8 +93,8 @@ def load_prompt(source: PromptSource, sample_rate: int) -> Prompt:
             f"{name} is {given:.0f} s long; used is {start * _FRAME_SECONDS:.0f}-{end * _FRAME_SECONDS:.0f} s, "
             "where there is most speech"
         )
-    gain = _gain(wav, speech, frame)
-    return Prompt(wav[start * frame : end * frame] * gain, sample_rate, given, is_cut, notes)
+    gain, used = _gain(wav, speech, frame), wav[start * frame : end * frame]
+    return Prompt(used * gain, sample_rate, given, is_cut, notes, loudness(used, sample_rate))
 
 
 def _from_samples(source: tuple[Tensor | np.ndarray, int], sample_rate: int) -> Tensor:
@@ -139,7 +142,7 @@ def _densest(speech: Tensor, size: int) -> tuple[int, int]:
 
 
 def _gain(wav: Tensor, speech: Tensor, frame: int) -> float:
-    """Factor that brings the speech to `_SPEECH_DBFS` without clipping."""
+    """Factor that brings the speech to `SPEECH_DBFS` without clipping."""
     voiced = wav[: speech.shape[0] * frame].view(-1, frame)[speech]
-    wanted = 10 ** (_SPEECH_DBFS / 20) / float(voiced.square().mean().sqrt())
+    wanted = 10 ** (SPEECH_DBFS / 20) / float(voiced.square().mean().sqrt())
     return min(wanted, _PEAK / float(wav.abs().max()))

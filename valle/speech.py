@@ -109,7 +109,7 @@ def player(wav: Tensor, sample_rate: int, lines: list[str]) -> str:
 
 @dataclass(frozen=True)
 class SpeechChunk:
-    """The next part of the speech. wav: float32 [S], may be empty in the last one."""
+    """The next part of the speech. wav: float32 [S], may be empty."""
 
     wav: Tensor
     sample_rate: int

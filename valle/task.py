@@ -13,8 +13,10 @@ from valle.bundle import Bundle
 from valle.joining import Joiner
 from valle.lm import Decoder, Generated, Request, Row, Sampling, complete
 from valle.lm.faults import find_fault
+from valle.loudness import Leveller, Limiter
 from valle.own_ear import OwnEar
 from valle.pieces import Piece, Scorer, Take, Takes, cut_text, make_request
+from valle.prompt import SPEECH_DBFS
 from valle.speech import FAULTS, Outcome, Speech, SpeechChunk, SpokenPiece
 from valle.tokenizers.codecs.base import DecodeStream, SpeechCodes
 from valle.tokenizers.errors import UserError
@@ -60,7 +62,9 @@ class Task:
         self.started = time.perf_counter()
         # With several takes of a sentence, none can be heard before all are there.
         self._live = _Live(self) if stream and takes.n_best == 1 else None
-        self._joiner = Joiner(bundle.codec.spec.sample_rate)
+        rate = bundle.codec.spec.sample_rate
+        self._joiner, self._limiter = Joiner(rate), Limiter(rate)
+        self._leveller = Leveller(rate, voice.loudness, expected=SPEECH_DBFS)
         self._chunks: list[SpeechChunk] = []
         self._samples = 0
         self._first_chunk: float | None = None
@@ -209,7 +213,7 @@ class Task:
         self.spoken.append(spoken)
         self.done = len(self.spoken) == len(self.pieces)
         if self.done:
-            self._chunks.append(SpeechChunk(torch.zeros(0), self._joiner.sample_rate, self._outcome()))
+            self._chunks.append(SpeechChunk(self._limiter.end(), self._joiner.sample_rate, self._outcome()))
 
     def _is_sayable(self, piece: Piece) -> bool:
         """Whether there is anything to say in `piece`; if not, it is left out, with a note."""
@@ -260,11 +264,15 @@ class Task:
 
     def _emit(self, wav: Tensor, ended: SpokenPiece | None = None) -> None:
         """Give audio: more of the current piece, or, where it has `ended`, what was held back of it."""
-        wav = self._joiner.add(wav) if ended is None else wav
+        if ended is None:
+            wav = self._joiner.add(self._leveller.add(wav))
+        else:
+            self._leveller.end()
+        self._samples += len(wav)
+        wav = self._limiter.add(wav)
         if len(wav) and self._first_chunk is None:
             self._first_chunk = time.perf_counter() - self.started
         if len(wav) or ended is not None:
-            self._samples += len(wav)
             self._chunks.append(SpeechChunk(wav, self._joiner.sample_rate, piece=ended))
 
     def _outcome(self) -> Outcome:

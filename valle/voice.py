@@ -20,6 +20,9 @@ from valle.tokenizers.writing import whole
 
 _TENSORS = ("codes", "time_invariant", "phonemes", "durations")
 
+LOUDNESS = (-36.0, -14.0)
+"""LUFS of speech that is as loud as its recording: of one much softer or louder nobody wants that."""
+
 
 @dataclass(frozen=True)
 class Voice:
@@ -38,6 +41,8 @@ class Voice:
     durations: Tensor | None = None
     notes: Sequence[str] = field(default_factory=list)
     """What the user may want to know, one line each."""
+    loudness: float | None = None
+    """LUFS at which it speaks; None: however loud the model makes it."""
     made_with: dict[str, str] = field(default_factory=dict)
     """The parts of the model that it holds for (`Bundle.parts`)."""
 
@@ -55,7 +60,7 @@ class Voice:
         Raises `UserError` if that fails.
         """
         prompt = {name: value for name, value in vars(self.prompt).items() if name != "wav"}
-        facts = {"prompt": prompt, "notes": list(self.notes), "made_with": self.made_with}
+        facts = {"prompt": prompt, "notes": list(self.notes), "made_with": self.made_with, "loudness": self.loudness}
         tensors = {name: tensor.contiguous() for name in _TENSORS if (tensor := getattr(self, name)) is not None}
         with whole(path) as part:
             part.write_bytes(save({"wav": self.prompt.wav.contiguous(), **tensors}, {"voice": json.dumps(facts)}))
@@ -91,14 +96,25 @@ class Voice:
 
 
 @torch.inference_mode()
-def make_voice(bundle: Bundle, prompt: PromptSource, prompt_text: str | None = None, language: str = "en-us") -> Voice:
-    """Prepare a recording; `prompt_text` is what is said in it. Raises `UserError` for one that cannot be used."""
+def make_voice(
+    bundle: Bundle,
+    prompt: PromptSource,
+    prompt_text: str | None = None,
+    language: str = "en-us",
+    loudness: float | None = None,
+) -> Voice:
+    """Prepare a recording; `prompt_text` is what is said in it. Raises `UserError` for one that cannot be used.
+
+    loudness: LUFS at which it is to speak; None: that of the recording, or what is nearest to it of `LOUDNESS`
+    """
     codec = bundle.codec
     recording = load_prompt(prompt, codec.spec.sample_rate)
     encoded = codec.encode(recording.wav[None, None].to(next(codec.parameters()).device)).to("cpu")
     ti = None if encoded.time_invariant is None else encoded.time_invariant[0]
     known_parts = {"codec": bundle.parts["codec"]}
-    bare = Voice(recording, encoded.codes[0], ti, notes=recording.notes, made_with=known_parts)
+    if loudness is None:
+        loudness = max(LOUDNESS[0], min(LOUDNESS[1], recording.loudness))
+    bare = Voice(recording, encoded.codes[0], ti, notes=recording.notes, loudness=loudness, made_with=known_parts)
     if prompt_text is None:
         return _without_transcript(bare)
     bundle.check_language(language)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def test_a_stream_says_what_a_clone_says(make_bundle: Make, recordings: Path, ki
     bundle = make_bundle(**kind)
     bundle.nar = None  # with it, quantizers beyond the first may differ where a chunk ends
     cloner = VoiceCloner(bundle)
-    voice = cloner.make_voice(recordings / "1688-142285-0002.opus")
+    # The gain of what is heard before it is complete cannot be that of the whole.
+    voice = replace(cloner.make_voice(recordings / "1688-142285-0002.opus"), loudness=None)
     text = "Good morning, all of you who have come such a long way. How are you?"
     # Longer than one chunk and its look-ahead, or there is nothing to stream.
     sampling = Sampling(max_phone_frames=9, max_boundary_frames=9, min_frames_per_token=3.0, max_frames_per_token=6.0)
@@ -201,6 +203,7 @@ def test_the_scorer_chooses_among_takes(cloner: VoiceCloner, voice: Voice) -> No
         asked.append(list(wavs))
         return [loudness(wav) for wav in wavs]
 
+    voice = replace(voice, loudness=None)
     best = cloner.clone("Good morning, all of you.", voice, takes=Takes(5, loudest, retries=0))
     (wavs,) = asked
     assert len(wavs) == 5

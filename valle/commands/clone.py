@@ -60,6 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--top-k", type=int, metavar="N", help="choose among the N likeliest codes")
     add("--top-p", type=float, metavar="P", help="choose among codes of this total probability")
     add("--ras-window", type=int, metavar="N", help="frames of repetition-aware sampling; 0: off")
+    add("--loudness", type=_loudness, metavar="LUFS", help="of the speech, -40 to -10 (default: that of the prompt)")
     add("--strict", action="store_true", help="exit code 3 where a sentence is faulty: stuck, unfinished, left out")
     add("--retry-faulty", action="store_true", help="speak the faulty sentences of an --out again, and only them")
     add("--retries", type=int, default=2, metavar="N", help="more takes of what went wrong (default: 2)")
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.plot, (".png",))
 
     cloner, sampling, takes = _load(args)
-    voice = cloner.make_voice(*prompt)
+    voice = cloner.make_voice(*prompt, args.loudness)
     how = {"seed": args.seed, "sampling": sampling, "language": args.language, "takes": takes}
     if args.stream:
         return _stream(cloner.stream(text, voice, **how), args, cloner.sample_rate)
@@ -221,7 +222,7 @@ def _run_jobs(args: argparse.Namespace) -> int:
     cloner, sampling, takes = _load(args)
     failed = faulty = 0
     with progress_bar("jobs") as progress:
-        spoken = speak_jobs(cloner, jobs, args.seed, sampling, args.language, takes)
+        spoken = speak_jobs(cloner, jobs, args.seed, sampling, args.language, takes, loudness=args.loudness)
         for number, (job, speech) in enumerate(spoken, start=1):
             progress(number / len(jobs))
             out = folder / f"{job.id}.wav"
@@ -323,6 +324,15 @@ def _seed(value: str) -> int:
     if not value.isdecimal() or int(value) >= 2**31:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**31 - 1}, got {value}")
     return int(value)
+
+
+def _loudness(value: str) -> float:
+    try:
+        if -40 <= (lufs := float(value)) <= -10:
+            return lufs
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be -40 to -10 LUFS, such as -16, got {value}")
 
 
 def _threads(value: str) -> int:

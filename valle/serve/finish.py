@@ -1,4 +1,4 @@
-"""What happens to speech between the model and the encoder: tempo, rate, gain, watermark.
+"""What happens to speech between the model and the encoder: tempo, rate, gain, watermark, a limit of its peaks.
 
 It fades in and out already, sentence by sentence (`valle.joining`).
 
@@ -13,7 +13,9 @@ from fractions import Fraction
 import av
 import numpy as np
 import soxr
+import torch
 
+from valle.loudness import Limiter
 from valle.serve.encoding import WIRE_RATE
 from valle.watermark import WatermarkStream
 
@@ -40,6 +42,7 @@ class Finisher:
         self._resampler = soxr.ResampleStream(sample_rate, WIRE_RATE, 1, dtype="float32")
         self._watermark = WatermarkStream(WIRE_RATE, finishing.watermark_key) if finishing.watermark_key else None
         self._gain = np.float32(10 ** (finishing.gain_db / 20))
+        self._limiter = Limiter(WIRE_RATE)
 
     def add(self, samples: np.ndarray) -> np.ndarray:
         """Finished samples [S'], some of them held back for what follows."""
@@ -56,7 +59,8 @@ class Finisher:
             samples = self._watermark.add(samples)
             if last:
                 samples = np.concatenate((samples, self._watermark.end()))
-        return samples.clip(-1, 1)
+        limited = self._limiter.add(torch.from_numpy(samples))
+        return torch.cat((limited, self._limiter.end())).numpy() if last else limited.numpy()
 
 
 class _Tempo:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    import pyloudnorm
 
 PEAK_DBFS = -1.0
 """No true peak is above it: what lossy codings and players make of a wave may overshoot by as much (EBU R 128)."""
@@ -31,11 +36,17 @@ def loudness(wav: Tensor, sample_rate: int) -> float:
     """Integrated loudness of `wav` [S] in LUFS (ITU-R BS.1770); minus infinity for silence and less than 0.4 s."""
     if len(wav) < MIN_SECONDS * sample_rate:
         return -math.inf
-    import pyloudnorm  # not at the top: scipy, which it brings, takes as long to load as torch
-
-    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings(action="ignore"):  # of what is silent
-        found = float(pyloudnorm.Meter(sample_rate).integrated_loudness(wav.double().numpy()))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of what is silent
+        found = float(_meter(sample_rate).integrated_loudness(wav.double().numpy()))
     return found if math.isfinite(found) else -math.inf
+
+
+@cache
+def _meter(sample_rate: int) -> pyloudnorm.Meter:
+    import pyloudnorm  # not at the top: scipy, which it brings, takes half as long to load as torch
+
+    warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning, "pyloudnorm")  # of what is silent, too
+    return pyloudnorm.Meter(sample_rate)
 
 
 class Leveller:

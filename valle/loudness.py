@@ -26,8 +26,8 @@ MIN_SECONDS = 0.4
 MAX_GAIN_DB = 20.0
 _LOOK_SECONDS = 0.01
 """Before a peak and behind it the gain moves over so much: slower than a voice's pitch, which it shall not colour."""
-_BETWEEN = 4
-"""Places looked at for each sample, as BS.1770 has it for true peaks."""
+_BETWEEN = 8
+"""Places looked at for each sample; with the four of BS.1770 some peaks are .2 dB higher than found."""
 _TAPS = 12
 """Samples on each side that decide what lies between two."""
 
@@ -127,7 +127,7 @@ def _bounded(gain_db: float) -> float:
 
 
 def _interpolators() -> Tensor:
-    """Windowed sinc functions [3, 1, 24] for the places between two samples."""
+    """Windowed sinc functions [7, 1, 24] for the places between two samples."""
     places = torch.arange(1, _BETWEEN) / _BETWEEN
     distance = torch.arange(-_TAPS + 1, _TAPS + 1)[None] - places[:, None]
     window = torch.cos(math.pi * distance / (2 * _TAPS)).clamp(min=0).square()

@@ -64,8 +64,7 @@ def test_peaks_between_samples_are_limited_and_all_else_is_left(speech: Tensor, 
     out = limited(speech, gain, 3001)
     assert out.shape == speech.shape
     assert true_peak(speech * gain) > 3
-    # BS.1770 looks at four places for each sample, and misses this much at most.
-    assert true_peak(out) < PEAK_DBFS + 0.4
+    assert true_peak(out) < PEAK_DBFS + 0.2
     assert (out - limited(speech, gain, 100_000)).abs().max() < 1e-5
     # Far from any peak the gain is what was asked for, and nowhere does it jump.
     factors = (out / (speech * gain))[speech.abs() > 1e-3]
@@ -76,7 +75,7 @@ def test_peaks_between_samples_are_limited_and_all_else_is_left(speech: Tensor, 
 
 def test_a_full_scale_square_wave_is_limited() -> None:
     wave = torch.sign(torch.sin(2 * math.pi * 997 * torch.arange(RATE) / RATE))
-    assert true_peak(limited(wave, 1.0, 700)) < PEAK_DBFS + 0.4
+    assert true_peak(limited(wave, 1.0, 700)) < PEAK_DBFS + 0.2
 
 
 def test_a_piece_that_is_whole_gets_one_gain_and_one_that_is_not_never_jumps(speech: Tensor) -> None:
@@ -105,7 +104,7 @@ def test_speech_is_as_loud_as_its_prompt_or_as_is_asked_for(cloner: VoiceCloner,
         assert loudness(cloner.clone(text, one).wav, RATE) == pytest.approx(wanted, abs=1.0)
         streamed = torch.cat([chunk.wav for chunk in cloner.stream(text, one, takes=Takes(2))])
         assert loudness(streamed, RATE) == pytest.approx(wanted, abs=1.0)
-        assert true_peak(streamed) < PEAK_DBFS + 0.4
+        assert true_peak(streamed) < PEAK_DBFS + 0.2
 
 
 def test_a_voice_keeps_its_loudness(cloner: VoiceCloner, recordings: Path, tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def _next_command(cli: TrainCLI, folder: str, model: str | None) -> str:
     if model is not None:
         parts += parts_beside(cli.kind, model)
     elif cli.kind != "codec":
-        parts += ["--codec CODEC", *([] if cli.kind == "ar" else ["--ar AR"])]
+        parts += [f"--codec {cli.config.model.codec or 'CODEC'}", *([] if cli.kind == "ar" else ["--ar AR"])]
         parts += ["--aligner ALIGNER"] if cli.model.config.aligned else []
     return f"valle export {' '.join(parts)} --out {'CODEC' if cli.kind == 'codec' else 'MODEL'}"
 

@@ -73,9 +73,9 @@ def load_codec(folder: str | Path, device: str | torch.device = "cpu") -> Speech
         config = json.loads((folder / "config.json").read_text())
         spec = CodecSpec.from_dict(config["spec"])
         version = config["format_version"]
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{folder} is no codec: it has no config.json; train one with 'valle train codec'") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}/config.json does not describe a codec: {error!r}") from error
     if version != FORMAT_VERSION:
         raise UserError(f"{folder}/config.json has format version {version}; this program reads {FORMAT_VERSION}")

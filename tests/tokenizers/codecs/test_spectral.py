@@ -131,6 +131,13 @@ def test_save_and_load_give_the_same_codes(codec: SpectralCodec, tmp_path: Path)
 def test_broken_codec_folders_are_named(codec: SpectralCodec, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no config.json"):
         load_codec(tmp_path)
+    (tmp_path / "me.wav").write_bytes(b"RIFF")
+    with pytest.raises(UserError, match=r"me\.wav is no codec"):
+        load_codec(tmp_path / "me.wav")
+    save_codec(codec, tmp_path)
+    (tmp_path / "config.json").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="does not describe a codec"):
+        load_codec(tmp_path)
     save_codec(codec, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
 

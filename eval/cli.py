@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from valle.eval.cli_ceilings import add_ceilings_command
 from valle.eval.cli_codec import add_codec_command
 from valle.eval.cli_decoding import add_decoding_command
 from valle.eval.cli_listening import add_listening_command
@@ -17,6 +18,7 @@ def add_eval_commands(subparsers: Any) -> None:
     """Add all to what `add_subparsers` gave for `valle eval`; each sets `run(args) -> exit code`."""
     add_tts_commands(subparsers)
     add_variants_command(subparsers)
+    add_ceilings_command(subparsers)
     add_report_commands(subparsers)
     add_listening_command(subparsers)
     add_paper_commands(subparsers)

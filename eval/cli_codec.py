@@ -42,7 +42,7 @@ def add_codec_command(subparsers: Any) -> None:
     add("--plot", type=Path, metavar="PNG", help="picture of how constant the time-invariant representations are")
     add("--half-seconds", type=float, metavar="S", help="of each half, next to the middle (default: all)")
     add("--list", type=Path, metavar="TSV", help="recordings: id path speaker text (default: shipped)")
-    add("--recogniser", metavar="R", help="pocketsphinx, hubert or whisper-SIZE (default: none)")
+    add("--recogniser", metavar="R", help="pocketsphinx, faster-whisper, hubert, whisper-SIZE (default: none)")
     add("--recogniser-model", metavar="M", help="folder or Hub id of its weights")
     add("--speaker-model", metavar="S", help="resemblyzer or wavlm (default: none)")
     add("--speaker-weights", metavar="M", help="folder or Hub id of its weights")

@@ -14,6 +14,7 @@ from valle.tokenizers.tables import plain_table
 
 if TYPE_CHECKING:
     from valle.cluster import Place
+    from valle.eval.judging import JudgeNames
     from valle.eval.manner import Manner
     from valle.eval.trial_lists import TrialList
     from valle.eval.tts_scores import TTSReport
@@ -63,17 +64,42 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", metavar="M", help="model folder or Hub id (default: the embedded model)")
     add("--no-prompt-text", action="store_true", help="do not give the model the prompts' transcripts")
-    add("--recogniser", default="pocketsphinx", metavar="R", help="pocketsphinx (default), hubert or whisper-SIZE")
-    add("--recogniser-model", metavar="M", help="folder or Hub id of its weights")
-    add("--speaker-model", default="resemblyzer", metavar="S", help="resemblyzer (default) or wavlm")
-    add("--speaker-weights", metavar="M", help="folder or Hub id of its weights")
-    add("--naturalness", nargs="+", default=[], metavar="N", help="of dnsmos utmos=FILE nisqa=FILE (default: none)")
-    add("--no-reading", action="store_true", help="do not look for skipped and repeated words (English only)")
+    add_judge_options(parser)
     add("--seed", type=int, default=0, help="of synthesis and intervals (default: 0)")
     add("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     add("--jobs", type=int, default=1, metavar="N", help="processes; with cuda, one for each GPU (default: 1)")
     add("--threads", type=int, default=1, metavar="N", help="of each process (default: 1); part of the result")
     add("--json", action="store_true", help="print results as JSON")
+
+
+def add_judge_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say who judges: `judge_names` reads them."""
+    add = parser.add_argument
+    add(
+        "--recogniser",
+        default="pocketsphinx",
+        metavar="R",
+        help="pocketsphinx (default), faster-whisper, hubert, whisper-SIZE",
+    )
+    add("--recogniser-model", metavar="M", help="folder or Hub id of its weights")
+    add("--speaker-model", default="resemblyzer", metavar="S", help="resemblyzer (default) or wavlm")
+    add("--speaker-weights", metavar="M", help="folder or Hub id of its weights")
+    add("--naturalness", nargs="+", default=[], metavar="N", help="of dnsmos utmos=FILE nisqa=FILE (default: none)")
+    add("--no-reading", action="store_true", help="do not look for skipped and repeated words (English only)")
+
+
+def judge_names(args: argparse.Namespace) -> JudgeNames:
+    """The judges of the options of `add_judge_options`."""
+    from valle.eval.judging import JudgeNames
+
+    return JudgeNames(
+        args.recogniser,
+        args.recogniser_model,
+        args.speaker_model,
+        args.speaker_weights,
+        tuple(args.naturalness),
+        not args.no_reading,
+    )
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +155,6 @@ def evaluate(
 ) -> tuple[TTSReport, dict[str, Any]] | None:
     """The report, and what it depends on, of the options of `add_run_options`; None where other parts are to do."""
     from valle.device import find_device
-    from valle.eval.judging import JudgeNames
     from valle.eval.tts import Plan, evaluate_tts, identity
     from valle.eval.tts_results import write_tts_results
 
@@ -145,14 +170,7 @@ def evaluate(
         manner=manner,
         wavs=args.wavs,
         use_prompt_text=not args.no_prompt_text,
-        judges=JudgeNames(
-            args.recogniser,
-            args.recogniser_model,
-            args.speaker_model,
-            args.speaker_weights,
-            tuple(args.naturalness),
-            not args.no_reading,
-        ),
+        judges=judge_names(args),
         seed=args.seed,
         device=device,
         threads=args.threads,

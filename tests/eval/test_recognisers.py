@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,11 +49,28 @@ def test_loud_and_clipped_audio_does_not_wrap_around(speech: Speech) -> None:
 
 
 def test_a_wrong_choice_is_explained() -> None:
-    with pytest.raises(UserError, match="unknown recogniser 'whisper'; known recognisers: pocketsphinx, hubert"):
+    with pytest.raises(
+        UserError, match="unknown recogniser 'whisper'; known recognisers: pocketsphinx, fast"
+    ):
         build_recogniser("whisper")
     with pytest.raises(UserError, match="leave out --recogniser-model x"):
         build_recogniser("pocketsphinx", "x")
     assert "whisper-large-v3" in recogniser_names()
+
+
+def test_weights_of_faster_whisper_are_asked_for_by_name(tmp_path: Path) -> None:
+    for model in (str(tmp_path), "no-such-size"):
+        with pytest.raises(UserError, match=f"'faster-whisper' cannot be loaded from '{model}'") as caught:
+            build_recogniser("faster-whisper", model)
+        assert "--recogniser-model DIR" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif("FASTER_WHISPER" not in os.environ, reason="FASTER_WHISPER names no folder of weights")
+def test_faster_whisper_hears_what_is_said(speech: Speech) -> None:
+    recogniser = build_recogniser("faster-whisper", os.environ["FASTER_WHISPER"])
+    text, silence = recogniser.transcribe([speech(CLEAR), torch.zeros(RATE)], RATE)
+    assert score_text("Why, it might have been in the workhouse.", text).words.rate == 0
+    assert silence == ""
 
 
 @pytest.mark.parametrize("name", ["hubert", "whisper-tiny"])

@@ -1,23 +1,28 @@
-"""Speech synthesisers that need no download: espeak-ng, a dependency of this package; flite and festival if installed.
+"""Speech synthesisers that say exactly the text that they are given, and so teach a model to read.
 
-What they say is exactly the text that they are given, which makes them teachers of reading, if not of sounding human.
+Without a download: espeak-ng, a dependency of this package; flite and festival if installed. From a folder: Kokoro,
+which sounds human, in many voices, since its own can be mixed.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import shutil
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import espeakng_loader
 import numpy as np
 import soundfile
 
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.text.normalise import normalise
+from valle.tokenizers.text.phonemes import phonemize
 
 
 class Engine(ABC):
@@ -93,6 +98,75 @@ FLITE = Program(("flite", "-voice", "{voice}", "-f", "{text}", "-o", "{out}"), (
 FESTIVAL = Program(("text2wave", "-eval", "({voice})", "-o", "{out}", "{text}"), ("voice_kal_diphone",))
 
 
+class Kokoro(Engine):
+    """Kokoro-82M (hexgrad; Apache-2.0), a natural synthesiser, by ONNX Runtime on one thread.
+
+    Its folder is that of the Hub's onnx-community/Kokoro-82M-v1.0-ONNX: `onnx/model.onnx`, `tokenizer.json` and
+    `voices/*.bin`, styles [510, 1, 256] by the number of symbols. Beside those voices there are mixtures of three, each
+    a pure function of its number, so that there are many speakers with many utterances each.
+    """
+
+    MIXTURES = 400
+    _RATE = 24_000
+    # What espeak-ng writes and Kokoro reads otherwise, in this order.
+    _PHONES = (
+        *(("aɪ", "I"), ("aʊ", "W"), ("dʒ", "ʤ"), ("eɪ", "A"), ("tʃ", "ʧ"), ("ɔɪ", "Y"), ("oʊ", "O"), ("əʊ", "O")),
+        *(("əl", "ᵊl"), ("ɜːɹ", "ɜɹ"), ("ɜː", "ɜɹ"), ("ɪə", "iə"), ("ɚ", "əɹ"), ("ɝ", "ɜɹ"), ("r", "ɹ"), ("x", "k")),
+        *(("ç", "k"), ("ɐ", "ə"), ("ɬ", "l"), ("ː", ""), ("ʔ", "t"), ("ɾ", "T"), ("ʲ", ""), ("̃", ""), ("̩", "")),
+    )
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError("kokoro needs ONNX Runtime: pip install onnxruntime") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        try:
+            content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+            self._ids: dict[str, int] = content["model"]["vocab"]
+            self._styles = {
+                path.stem: np.fromfile(path, dtype=np.float32).reshape(-1, 1, 256)
+                for path in sorted((folder / "voices").glob("[ab][fm]_*.bin"))
+            }
+            self._session = onnxruntime.InferenceSession(str(folder / "onnx" / "model.onnx"), options)
+        except Exception as error:  # ONNX Runtime raises its own types
+            raise UserError(
+                f"{folder} is no folder of Kokoro ({str(error).splitlines()[0]}); on a machine that reaches the "
+                f"Hugging Face Hub: hf download onnx-community/Kokoro-82M-v1.0-ONNX --local-dir {folder}"
+            ) from error
+        if not self._styles:
+            raise UserError(f"{folder}/voices holds no English voice of Kokoro (af_*.bin and the like)")
+        self.voices = (*self._styles, *(f"mix-{number:03d}" for number in range(self.MIXTURES)))
+
+    def speak(self, text: str, voice: str) -> tuple[np.ndarray, int]:
+        symbols = "".join(phonemize(normalise(text))).strip()
+        for ours, theirs in self._PHONES:
+            symbols = symbols.replace(ours, theirs)
+        ids = [self._ids[symbol] for symbol in symbols if symbol in self._ids]
+        if not ids:
+            raise UserError(f"kokoro finds nothing to say in '{text[:60]}'")
+        style = self._style(voice)
+        names: list[Any] = [argument.name for argument in self._session.get_inputs()]
+        values = (
+            np.array([[0, *ids, 0]], dtype=np.int64),
+            style[min(len(ids), len(style)) - 1],
+            np.ones(1, np.float32),
+        )
+        wav = self._session.run(None, dict(zip(names, values, strict=True)))[0]
+        return wav.ravel().astype(np.float64).clip(-1, 1), self._RATE
+
+    def _style(self, voice: str) -> np.ndarray:
+        """Style [510, 1, 256] of a voice, or of a mixture of three voices of one gender."""
+        if voice in self._styles:
+            return self._styles[voice]
+        rng = np.random.default_rng(int(voice.removeprefix("mix-")))
+        gender = rng.choice(["f", "m"])
+        pool = [name for name in self._styles if name[1] == gender] or list(self._styles)
+        parts = zip(rng.dirichlet([0.8] * 3), rng.choice(pool, 3), strict=True)
+        return sum((share * self._styles[name] for share, name in parts), np.zeros((), np.float32)).astype(np.float32)
+
+
 def available() -> list[str]:
     """The engines that can be used on this machine."""
     return ["espeak", *(n for n, program in (("flite", "flite"), ("festival", "text2wave")) if shutil.which(program))]
@@ -100,7 +174,9 @@ def available() -> list[str]:
 
 @cache
 def engine(name: str) -> Engine:
-    """The engine `name`; raises `UserError` when it is unknown or not installed."""
+    """The engine `name`, or `kokoro=FOLDER`; raises `UserError` when it is unknown or not installed."""
+    if name.startswith("kokoro="):
+        return Kokoro(Path(name.removeprefix("kokoro=")))
     if name not in available():
-        raise UserError(f"speech synthesiser '{name}' is not here; there are: {', '.join(available())}")
+        raise UserError(f"speech synthesiser '{name}' is not here; there are: {', '.join(available())}, kokoro=FOLDER")
     return Espeak() if name == "espeak" else {"flite": FLITE, "festival": FESTIVAL}[name]

@@ -34,6 +34,11 @@ class Speaker:
     voice: str
     change: SpeakerChange
 
+    @property
+    def synthesiser(self) -> str:
+        """The engine without its folder."""
+        return self.engine.partition("=")[0]
+
 
 @dataclass(frozen=True)
 class Line:
@@ -52,7 +57,9 @@ def invent_speakers(engines: Sequence[str], count: int, seed: int) -> list[Speak
     for number in range(count):
         name, voice = voices[number % len(voices)]
         change = SpeakerChange() if number < len(voices) else SpeakerChange.draw(rng)
-        speakers.append(Speaker(f"{name}-{voice.replace('+', '-')}-{number:04d}", name, voice, change))
+        speakers.append(
+            Speaker(f"{name.partition('=')[0]}-{voice.replace('+', '-')}-{number:04d}", name, voice, change)
+        )
     return speakers
 
 
@@ -99,7 +106,7 @@ def synthesize(
             bar.update()
     table = out / "list.tsv"
     rows = [
-        f"{line.id}\t{_path(out, line).relative_to(out)}\t{line.speaker.name}\t{line.text}\t{line.speaker.engine}"
+        f"{line.id}\t{_path(out, line).relative_to(out)}\t{line.speaker.name}\t{line.text}\t{line.speaker.synthesiser}"
         for line in lines
     ]
     with whole(table) as part:

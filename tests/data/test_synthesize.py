@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,22 @@ def test_every_voice_of_espeak_speaks() -> None:
     assert len(espeak.speak(TEXT + " " + TEXT, "en-us+f2")[0]) > 1.8 * len(sounds["en-us+f2"])
     with pytest.raises(UserError, match="no voice nonsense"):
         espeak.speak(TEXT, "nonsense")
+
+
+def test_a_folder_without_kokoro_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no folder of Kokoro") as caught:
+        engine(f"kokoro={tmp_path}")
+    assert "--local-dir" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif("KOKORO" not in os.environ, reason="KOKORO names no folder of its model")
+def test_kokoro_speaks_in_its_voices_and_in_mixtures_of_them() -> None:
+    kokoro = engine(f"kokoro={os.environ['KOKORO']}")
+    voices = (kokoro.voices[0], "mix-000", "mix-001")
+    sounds = [kokoro.speak(TEXT, voice)[0] for voice in voices]
+    assert all(1.5 < len(wav) / 24_000 < 6.0 and np.abs(wav).max() > 0.05 for wav in sounds)
+    assert np.array_equal(kokoro.speak(TEXT, "mix-001")[0], sounds[2])
+    assert len({wav.tobytes() for wav in sounds}) == 3
 
 
 @pytest.mark.parametrize("name", ["flite", "festival"])

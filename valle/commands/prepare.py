@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, metavar="DIR", help="folder to write to: the audio and the corpus")
     add("--utterances", type=int, default=1000, metavar="N", help="sentences that are read (default: 1000)")
     add("--speakers", type=int, default=200, metavar="N", help="voices and variants of them (default: 200)")
-    add("--engines", nargs="+", metavar="E", help="espeak, flite, festival (default: those installed)")
+    add("--engines", nargs="+", metavar="E", help="of espeak flite festival kokoro=FOLDER (default: those installed)")
     add("--seed", type=int, default=0, metavar="N", help="who reads what (default: 0)")
     add("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
     bpe = kinds.add_parser(

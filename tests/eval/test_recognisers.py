@@ -49,9 +49,7 @@ def test_loud_and_clipped_audio_does_not_wrap_around(speech: Speech) -> None:
 
 
 def test_a_wrong_choice_is_explained() -> None:
-    with pytest.raises(
-        UserError, match="unknown recogniser 'whisper'; known recognisers: pocketsphinx, fast"
-    ):
+    with pytest.raises(UserError, match="unknown recogniser 'whisper'; known recognisers: pocketsphinx, fast"):
         build_recogniser("whisper")
     with pytest.raises(UserError, match="leave out --recogniser-model x"):
         build_recogniser("pocketsphinx", "x")

@@ -24,7 +24,7 @@ MIN_SECONDS = 0.4
 """Of one block of BS.1770."""
 
 MAX_GAIN_DB = 20.0
-_LOOK_SECONDS = 0.01
+LOOK_SECONDS = 0.01
 """Before a peak and behind it the gain moves over so much: slower than a voice's pitch, which it shall not colour."""
 _BETWEEN = 8
 """Places looked at for each sample; with the four of BS.1770 some peaks are .2 dB higher than found."""
@@ -87,7 +87,7 @@ class Limiter:
 
     def __init__(self, sample_rate: int, gain: float = 1.0) -> None:
         self.gain, self.ceiling = gain, 10 ** (PEAK_DBFS / 20)
-        self._look = int(_LOOK_SECONDS * sample_rate)
+        self._look = int(LOOK_SECONDS * sample_rate)
         self._reach = 2 * self._look + _TAPS
         """Samples on each side that decide over one."""
         self._known = torch.zeros(self._reach)

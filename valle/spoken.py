@@ -87,18 +87,24 @@ class Pieces:
         """Of what is whole in the file."""
 
     @classmethod
-    def read(cls, audio: Path, made_with: Mapping[str, Any]) -> Pieces:
-        """Those of the audio file `audio`. Raises `UserError` where the pieces of another, stopped command would go."""
+    def read(cls, audio: Path, made_with: Mapping[str, Any], needed: bool = False) -> Pieces:
+        """Those of the audio file `audio`.
+
+        needed: there must be some
+        Raises `UserError` where the pieces of another, stopped command would be lost.
+        """
         path = audio.with_name(f"{audio.name}.pieces")
         lines, size = _whole_lines(path)
         if not lines:
+            if needed:
+                raise UserError(f"nothing in {audio} is known to be faulty: there is no {path.name} beside it")
             return cls(path, made_with, [], 0)
         found = {int(line["piece"]): _from_json(line) for line in lines[1:] if "piece" in line}
         spoken = [found[place] for place in range(len(found)) if place in found]
         if differing := [name for name, value in made_with.items() if lines[0].get(name) != value]:
-            if not any("complete" in line for line in lines):
+            if needed or not any("complete" in line for line in lines):
                 raise UserError(
-                    f"{path} holds what a stopped command has spoken, with another {differing[0]}; "
+                    f"{path} holds what a command with another {differing[0]} has spoken; "
                     "give that command again to go on, delete the file to begin anew, or choose another --out"
                 )
             return cls(path, made_with, [], 0)

@@ -16,6 +16,8 @@ from valle.cloner import VoiceCloner
 from valle.eval.decoding.findings import Finding
 from valle.eval.stats import estimate
 from valle.eval.trials import Trial
+from valle.joining import FADE_SECONDS
+from valle.loudness import LOOK_SECONDS
 from valle.pieces import Takes
 
 _HOP_SECONDS, _WINDOW_SECONDS = 0.002, 0.016
@@ -23,8 +25,10 @@ _FLOOR_DB = -60.0
 """Below the loudest: what is softer counts as silence."""
 SEAM_DB = 0.1
 """So much more flux may be at a border than at the same place without one; speech has some 2 dB everywhere."""
+HELD_SECONDS = FADE_SECONDS + 2 * LOOK_SECONDS
+"""The end of a chunk that comes with the next one: it may be that of a sentence, and what follows may have a peak."""
 REACH_SECONDS = 0.02
-"""A seam is looked for so far around a border: the last 10 ms of a chunk come with the next one."""
+"""A seam is looked for so far around a border."""
 
 
 def check_seams(cloner: VoiceCloner, trials: Sequence[Trial], seed: int = 0) -> list[Finding]:
@@ -41,8 +45,8 @@ def check_seams(cloner: VoiceCloner, trials: Sequence[Trial], seed: int = 0) -> 
         voice = voices[trial.prompt.path]
         chunks = [chunk.wav for chunk in cloner.stream(trial.text, voice, seed=seed)]
         streamed, made = torch.cat(chunks), cloner.clone(trial.text, voice, seed=seed, takes=Takes()).wav
-        borders = list(accumulate(map(len, chunks)))[:-1]
         spec = cloner.bundle.codec.spec
+        borders = [border + round(HELD_SECONDS * spec.sample_rate) for border in accumulate(map(len, chunks[:-1]))]
         near, far = places(borders, len(streamed), spec.sample_rate, spec.hop_length)
         if near and far:
             at.append(fmean(peaks(streamed, near, spec.sample_rate)))

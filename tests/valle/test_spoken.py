@@ -83,10 +83,10 @@ def test_a_stopped_command_leaves_what_was_said_and_goes_on(
 
 
 def test_nothing_that_was_known_is_spoken_again(cloner: VoiceCloner, recordings: Path) -> None:
-    voice = cloner.make_voice(recordings / "1688-142285-0002.opus")
-    whole = cloner.clone(TEXT, voice, takes=Takes())
+    voice, text = cloner.make_voice(recordings / "1688-142285-0002.opus"), f"{TEXT} 你好。 The end."
+    whole = cloner.clone(text, voice, takes=Takes())
     steps: list[float] = []
-    chunks = list(cloner.sentences(TEXT, voice, takes=Takes(), known=whole.pieces, progress=steps.append))
+    chunks = list(cloner.sentences(text, voice, takes=Takes(), known=whole.pieces, progress=steps.append))
     assert torch.equal(torch.cat([chunk.wav for chunk in chunks]), whole.wav)
     assert len(steps) <= len(whole.pieces)
     assert chunks[-1].outcome is not None
@@ -119,7 +119,7 @@ def test_faults_are_listed_and_an_error_if_wanted(
     clone = partial(clone, text="Good morning. How are you?", model=tmp_path / "model")
     out = tmp_path / "out.flac"
     assert clone(out, "--retry-faulty") == 2
-    assert "out.flac is faulty" in capsys.readouterr().err
+    assert "there is no out.flac.pieces" in capsys.readouterr().err
     assert clone(out, "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert [fault["text"] for fault in facts["faulty"]] == ["Good morning.", "How are you?"]
@@ -133,6 +133,8 @@ def test_faults_are_listed_and_an_error_if_wanted(
     after = [json.loads(line) for line in pieces_of(out).read_text().splitlines()]
     assert after[: len(before)] == before
     assert [line["takes"] for line in after if "takes" in line] == [1, 1, 2, 2]
+    assert clone(out, "--retry-faulty", "--seed", "2") == 2
+    assert "another seed" in capsys.readouterr().err
     # The pieces of a command that had come to its end are nobody's loss.
     assert clone(out, "--seed", "2") == 0
 

@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--voice", metavar="NAME", help="instead of --prompt: a voice of 'valle serve' ([DIR/]name or id), alloy, …")
     add("--text", help="what to say")
     add("--text-file", metavar="FILE", help="read it from a file ('-': standard input)")
-    add("--out", metavar="AUDIO", help="file to write: .wav, .flac, .ogg, .mp3 or .opus; grows as it is spoken")
+    add("--out", metavar="AUDIO", help="file to write: .wav, .flac, .ogg, .mp3, .opus")
     add("--stream", action="store_true", help="to standard output, at once")
     add("--stream-format", choices=STREAM_FORMATS, metavar="F", help="raw 16-bit samples (default), wav, mp3, opus, …")
     add("--jobs", metavar="TSV", help="many at once: table of id prompt prompt_text text")
@@ -61,8 +61,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--top-p", type=float, metavar="P", help="choose among codes of this total probability")
     add("--ras-window", type=int, metavar="N", help="frames of repetition-aware sampling; 0: off")
     add("--loudness", type=_loudness, metavar="LUFS", help="of the speech, -40 to -10 (default: that of the prompt)")
-    add("--strict", action="store_true", help="exit code 3 where a sentence is faulty: stuck, unfinished, left out")
-    add("--retry-faulty", action="store_true", help="speak the faulty sentences of an --out again, and only them")
+    add("--strict", action="store_true", help="exit code 3 where a sentence is faulty")
+    add("--retry-faulty", action="store_true", help="speak only the faulty sentences of --out again")
     add("--retries", type=int, default=2, metavar="N", help="more takes of what went wrong (default: 2)")
     add("--n-best", type=int, metavar="N", help="keep the best of N takes (default: 4; with --stream 1)")
     judges = ("own", "cer", "sim", "both")
@@ -118,9 +118,7 @@ def _write(
 
     from valle.spoken import Pieces, SpokenFile
 
-    pieces = Pieces.read(Path(args.out), _made_with(args, text, voice, how))
-    if args.retry_faulty and not pieces.spoken:
-        raise UserError(f"--retry-faulty: {pieces.path} does not say that anything in {args.out} is faulty")
+    pieces = Pieces.read(Path(args.out), _made_with(args, text, voice, how), args.retry_faulty)
     drawn = [torch.zeros(0)]
     with progress_bar("speaking") as progress:
         again = {"known": pieces.spoken.copy(), "retry_faulty": args.retry_faulty}

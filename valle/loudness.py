@@ -22,8 +22,8 @@ PEAK_DBFS = -1.0
 """No true peak is above it: what lossy codings and players make of a wave may overshoot by as much (EBU R 128)."""
 MIN_SECONDS = 0.4
 """Of one block of BS.1770."""
-
 MAX_GAIN_DB = 20.0
+"""Up or down: more would raise a room's noise, where a piece is hardly more than that."""
 LOOK_SECONDS = 0.01
 """Before a peak and behind it the gain moves over so much: slower than a voice's pitch, which it shall not colour."""
 _BETWEEN = 8
@@ -122,7 +122,6 @@ class Limiter:
 
 
 def _bounded(gain_db: float) -> float:
-    """More than that would raise a room's noise, where a piece is hardly more."""
     return max(-MAX_GAIN_DB, min(MAX_GAIN_DB, gain_db))
 
 

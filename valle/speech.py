@@ -57,7 +57,7 @@ class Outcome:
     """Seconds from asking to the first audio."""
     notes: list[str] = field(default_factory=list)
     """What the user may want to know, one line each."""
-    pieces: list[SpokenPiece] = field(default_factory=list)
+    pieces: list[SpokenPiece] = field(default_factory=list, repr=False)
     """All that was spoken, in order."""
 
     @property

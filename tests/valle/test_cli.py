@@ -130,6 +130,10 @@ MISTAKES: dict[str, tuple[dict[str, str | None], str]] = {
     "temperature": ({"--temperature": "-1"}, "temperatures must be above 0"),
     "top-k": ({"--top-k": "many"}, "--top-k"),
     "seed": ({"--seed": "-1"}, "--seed"),
+    "threads": ({"--threads": "0"}, "from 1 to 1024"),
+    "loudness": ({"--loudness": "-3"}, "-40 to -10 LUFS"),
+    "format of a stream": ({"--stream-format": "mp3"}, "belongs to --stream"),
+    "nothing to retry": ({"--retry-faulty": ""}, "no out.wav.pieces"),
     "unknown": ({"--pitch": "2"}, "--pitch"),
     "text file": ({"--text": None, "--text-file": "missing.txt"}, "missing.txt"),
     "binary text": ({"--text": None, "--text-file": "silent.wav"}, "not UTF-8"),
@@ -161,7 +165,7 @@ def test_a_mistake_gives_one_line_and_code_2(
         "--out": "out.wav",
     }
     changes, message = MISTAKES[mistake]
-    given = [word for name, value in (options | changes).items() if value is not None for word in (name, value)]
+    given = [word for name, value in (options | changes).items() if value is not None for word in (name, value) if word]
     assert main(["clone", *given]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""

@@ -12,6 +12,7 @@ import soundfile
 
 from valle.bundle import Bundle
 from valle.cli import main
+from valle.cloner import VoiceCloner
 from valle.tokenizers.audio import load_audio
 from valle.voice_store import VoiceStore, new_voice_id
 
@@ -100,7 +101,8 @@ def test_a_stored_voice_is_its_recording_and_transcript(
         return (tmp_path / "out.wav").read_bytes()
 
     by_prompt = speak("--prompt", str(stored.recording), "--prompt-text", said)
-    for name in ("Me", stored.id, str(store.folder / "Me")):
+    VoiceCloner.from_pretrained(model, "cpu").make_voice(stored.recording, said).save(tmp_path / "me.voice")
+    for name in ("Me", stored.id, str(store.folder / "Me"), str(tmp_path / "me.voice")):
         assert by_prompt == speak("--voice", name)
     assert by_prompt != speak("--prompt", str(stored.recording))
     assert speak("--voice", "alloy") == speak("--voice", "libri-1998")

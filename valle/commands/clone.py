@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--prompt", metavar="AUDIO", help="recording of the voice, 3 to 10 seconds of speech")
     add("--prompt-text", metavar="TEXT", help="what is said in it; its manner is then followed")
-    add("--voice", metavar="NAME", help="instead of --prompt: a voice of 'valle serve' ([DIR/]name or id), alloy, …")
+    add("--voice", metavar="NAME", help="instead: [DIR/]name or id of a voice of 'valle serve', or file of Voice.save")
     add("--text", help="what to say")
     add("--text-file", metavar="FILE", help="read it from a file ('-': standard input)")
     add("--out", metavar="AUDIO", help="file to write: .wav, .flac, .ogg, .mp3, .opus")
@@ -90,14 +90,14 @@ def run(args: argparse.Namespace) -> int:
     if args.stream_format and not args.stream:
         raise UserError("--stream-format belongs to --stream; the format of --out is that of its name")
     text = _text(args)
-    prompt = _prompt(args)
+    make_voice = _voice(args)
     if args.out is not None:
         check_writable(args.out, AUDIO_SUFFIXES)
     if args.plot is not None:
         check_writable(args.plot, (".png",))
 
     cloner, sampling, takes = _load(args)
-    voice = cloner.make_voice(*prompt, args.loudness)
+    voice = make_voice(cloner)
     how = {"seed": args.seed, "sampling": sampling, "language": args.language, "takes": takes}
     if args.stream:
         return _stream(cloner.stream(text, voice, **how), args, cloner.sample_rate)
@@ -273,21 +273,26 @@ def _text(args: argparse.Namespace) -> str:
     return text
 
 
-def _prompt(args: argparse.Namespace) -> tuple[str | Path, str | None, str]:
-    """The recording of the voice, what is said in it if that is known, and the language of that."""
+def _voice(args: argparse.Namespace) -> Callable[[VoiceCloner], Voice]:
+    """What makes the voice once there is a model; what is wrong with the options is said now."""
     if args.voice is None:
         if args.prompt is None:
             raise UserError("--prompt is missing, or --voice instead (see 'valle clone --help')")
         if not Path(args.prompt).is_file():
             raise UserError(f"audio file not found: {args.prompt}")
-        return args.prompt, args.prompt_text, args.language
+        return lambda cloner: cloner.make_voice(args.prompt, args.prompt_text, args.language, args.loudness)
     if args.prompt is not None or args.prompt_text is not None:
         raise UserError("--voice brings its recording and what is said in it: leave out --prompt and --prompt-text")
+    from valle.voice import Voice
     from valle.voice_store import VoiceStore
 
     path = Path(args.voice)
+    if path.is_file():
+        voice = Voice.load(path)
+        return lambda cloner: replace(voice, loudness=args.loudness or voice.loudness)
     stored = VoiceStore(path.parent if "/" in args.voice else None).find(path.name)
-    return stored.recording, stored.transcript, stored.language
+    recording, said, language = stored.recording, stored.transcript, stored.language
+    return lambda cloner: cloner.make_voice(recording, said, language, args.loudness)
 
 
 def _report(outcome: Outcome, args: argparse.Namespace, out: str, sample_rate: int) -> None:

@@ -50,7 +50,7 @@ def create_app(service: Service, hosts: Sequence[str] = LOCAL_HOSTS, origins: Se
             allow_origins=origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", "X-Request-Id", "X-Sample-Rate"],
+            expose_headers=["Retry-After", "X-Faulty-Pieces", "X-Request-Id", "X-Sample-Rate"],
         )
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -130,7 +130,7 @@ def _stages(bundle: Bundle, recording: Recording, voice: Voice) -> dict[str, Ten
     stages = {"recording": wav, f"codec, {codec.spec.n_q} quantizers": decode(encoded)}
     stages["quantizer 1"] = decode(encoded.first(1))
     if bundle.nar is not None:
-        phonemes = torch.tensor(bundle.text.encode(recording.text))
+        phonemes = bundle.encode(recording.text)
         frames = encoded.codes.shape[2]
         found = bundle.aligner.align([phonemes.tolist()], [wav], [frames])[0] if bundle.aligner else None
         durations = None if found is None else torch.tensor(found)

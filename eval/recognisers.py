@@ -133,6 +133,7 @@ class FasterWhisper(Recogniser):
     def __init__(self, model: str = "base", device: str = "cpu", language: str = "en") -> None:
         """`model`: a folder of weights as CTranslate2 has them, a Hub id of one, or a size of Whisper."""
         package = optional_package("faster_whisper", "faster-whisper>=1.1")
+        torch.set_flush_denormal(False)  # loading CTranslate2 makes the whole process flush them
         how = ("cuda", "float16") if device.startswith("cuda") else ("cpu", "int8")
         try:
             self.model = package.WhisperModel(model, device=how[0], compute_type=how[1], cpu_threads=1)

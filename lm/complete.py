@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from valle.lm.flow import FlowModel, flow_codes
+from valle.lm.flow import UNKNOWN, FlowModel, flow_codes
 from valle.lm.nar import NARModel
 from valle.lm.request import Generated, Request, RequestBatch, uniform_noise
 from valle.lm.sampling import Sampling, draw, probabilities
@@ -57,12 +57,35 @@ def _by_flow(model: FlowModel, request: Request, said: Generated, known: Tensor,
     codes = torch.cat((voice, past, first), dim=1)
     device, lengths = model.points.device, torch.tensor([len(said.codes)])
     # The noise of a frame is the same whenever its turn comes.
-    uniform = uniform_noise([request], lengths, model.points.shape[0] * model.points.shape[2], device, NOISE_STREAM)
+    uniform = uniform_noise([request], lengths, model.points.shape[2], device, NOISE_STREAM)
     noise = sampling.flow_temperature * torch.special.ndtri(uniform[0, done:].clamp(1e-6, 1 - 1e-6))
     ti = None if request.time_invariant is None else request.time_invariant.to(device)
     settings = noise, sampling.flow_steps, sampling.flow_guidance
-    filled = flow_codes(model, codes.to(device), codes.shape[1] - new, ti, *settings)
+    text: list[Tensor] = []
+    if model.config.aligned:
+        text = [t.to(device) for t in _read_by_flow(request, said, voice.shape[1], done - past.shape[1])]
+    filled = flow_codes(model, codes.to(device), codes.shape[1] - new, ti, *settings, *text)
     return torch.cat((known, filled[:, codes.shape[1] - new :].cpu()), dim=1)
+
+
+def _read_by_flow(request: Request, said: Generated, heard: int, since: int) -> tuple[Tensor, Tensor]:
+    """Phonemes and durations [L] of `heard` frames of the voice, and of what was `said` from frame `since` on."""
+    if said.durations is None:
+        raise ValueError("an aligned flow needs durations, which a plain AR model does not give")
+    phonemes, durations = request.phonemes[request.prompt_phonemes :], _from(said.durations, since)
+    if not heard:
+        return phonemes, durations
+    if request.prompt_durations is None:  # nobody knows what the voice says
+        before, lasts = torch.tensor([UNKNOWN]), torch.tensor([heard])
+    else:
+        before = request.phonemes[: request.prompt_phonemes]
+        lasts = request.prompt_durations.cumsum(0).clamp(max=heard).diff(prepend=torch.zeros(1).long())
+    return torch.cat((before, phonemes)), torch.cat((lasts, durations))
+
+
+def _from(durations: Tensor, start: int) -> Tensor:
+    """What is left of `durations` [L] from frame `start` on."""
+    return (durations.cumsum(0) - start).clamp(min=0).diff(prepend=torch.zeros(1, dtype=torch.long))
 
 
 @torch.inference_mode()

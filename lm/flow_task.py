@@ -1,4 +1,4 @@
-"""Training of a `FlowModel`: conditional flow matching (arXiv 2210.02747) on tokens, whose text it ignores."""
+"""Training of a `FlowModel`: conditional flow matching (arXiv 2210.02747) on tokens, with or without their text."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from valle.lm.config import LMConfig
-from valle.lm.flow import FlowModel
+from valle.lm.flow import UNKNOWN, FlowModel
 from valle.lm.optim import OptimConfig
 from valle.lm.task import LMTask, StartConfig
 from valle.tokenizers.codecs.registry import load_codec
 
 if TYPE_CHECKING:
     from valle.data.batch import LMBatch
+
+WRONG_FRAMES = 5
+"""Wrong codes come in runs of so many frames, as what an AR model says wrongly does."""
 
 
 class FlowTask(LMTask):
@@ -31,7 +34,9 @@ class FlowTask(LMTask):
         max_prompt_frames: int = 250,
         no_prompt: float = 0.2,
         unconditional: float = 0.1,
-        wrong_codes: float = 0.04,
+        wrong_codes: float = 0.5,
+        no_codes: float = 0.1,
+        no_prompt_text: float = 0.5,
         max_bad_steps: int = 20,
         start: StartConfig = StartConfig(),
     ) -> None:
@@ -39,17 +44,23 @@ class FlowTask(LMTask):
 
         Parameters
         ----------
-        codec:         folder of the codec that the tokens were made with: its code vectors are what the model works on
-        no_prompt:     share of the utterances without known frames
-        unconditional: share of the utterances with neither known frames nor time-invariant codes, for guidance
-        wrong_codes:   share of the frames whose first code is a random one, since an AR model errs, too
+        codec:          folder of the codec that the tokens were made with: its code vectors are what the model works on
+        no_prompt:      share of the utterances without known frames
+        unconditional:  share of the utterances with neither known frames nor time-invariant codes nor phonemes, for
+                        guidance
+        wrong_codes:    up to this share of an utterance's frames have the first code of another one, since an AR model
+                        errs, too
+        no_codes:       share of the utterances of which no first code is told; only of an aligned model
+        no_prompt_text: share of the utterances of whose known frames it is not told what is said in them
         """
         super().__init__(config, optim, max_bad_steps, start)
         self.model = FlowModel(config)
         self.model.start_from_codec(load_codec(codec))
         self._prepare(self.model)
         self.max_prompt_frames = max_prompt_frames
-        self.no_prompt, self.unconditional, self.wrong_codes = no_prompt, unconditional, wrong_codes
+        self.no_prompt, self.unconditional = no_prompt, unconditional
+        self.wrong_codes, self.no_codes = wrong_codes, no_codes if config.aligned else 0.0
+        self.no_prompt_text = no_prompt_text
 
     def losses(self, batch: LMBatch, part: str) -> dict[str, Tensor]:
         generator = None
@@ -68,11 +79,25 @@ class FlowTask(LMTask):
         longest = (batch.code_lengths * 2 // 3).clamp(max=self.max_prompt_frames)
         prompts = (uniform(rows) * (longest + 1)).long() * (uniform(rows) >= self.no_prompt) * ~alone
         is_known = torch.arange(frames, device=points.device) < prompts[:, None]
-        wrong = (uniform(rows, frames) < self.wrong_codes) & ~is_known
-        first = torch.where(wrong, torch.randint_like(batch.codes[:, 0], self.config.codebook_size), batch.codes[:, 0])
+        runs = uniform(rows, -(-frames // WRONG_FRAMES)) < self.wrong_codes * uniform(rows, 1)
+        wrong = runs.repeat_interleave(WRONG_FRAMES, dim=1)[:, :frames] & ~is_known
+        first = torch.where(wrong, self._others(batch, uniform(rows)), batch.codes[:, 0])
+        first = first.masked_fill((uniform(rows) < self.no_codes)[:, None] & ~is_known, self.config.codebook_size)
+        phonemes = batch.phonemes
+        if batch.durations is not None:
+            untold = (batch.durations.cumsum(dim=1) <= prompts[:, None]) & (uniform(rows, 1) < self.no_prompt_text)
+            phonemes = phonemes.masked_fill((untold | alone[:, None]) & (phonemes > 0), UNKNOWN)
         hide = alone | (uniform(rows) < self.config.ti_dropout)
         x = torch.lerp(noise, points, time[:, None, None])
-        velocity = self.model(x, time, first, points, is_known, batch.code_lengths, batch.time_invariant, hide)
+        voice = batch.time_invariant, hide
+        velocity = self.model(x, time, first, points, is_known, batch.code_lengths, *voice, phonemes, batch.durations)
         counts = (torch.arange(frames, device=points.device) < batch.code_lengths[:, None]) & ~is_known
         error = (velocity - (points - noise)).square().mean(dim=-1)
         return {"loss": (error * counts).sum() / counts.sum()}
+
+    @staticmethod
+    def _others(batch: LMBatch, shift: Tensor) -> Tensor:
+        """First codes [B, T] of each utterance's neighbour in the batch, from a place on that `shift` [B] says."""
+        lengths = batch.code_lengths.roll(1)[:, None]
+        time = torch.arange(batch.codes.shape[2], device=lengths.device) + (shift[:, None] * lengths).long()
+        return batch.codes[:, 0].roll(1, dims=0).gather(1, time % lengths)

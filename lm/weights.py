@@ -50,9 +50,15 @@ def load_lm(folder: Path | str, kind: str) -> LanguageModel:
             if metadata.get("kind") != kind:
                 raise UserError(f"{path}: holds a model of kind {metadata.get('kind')!r}, not {kind!r}")
             model = MODELS[kind](LMConfig.from_dict(json.loads(metadata["config"])))
-            model.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); copy the model folder again") from error
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} has other weights than this version's '{kind}' models; use the valle that made it, or train anew"
+        ) from error
     return model.eval()
 
 

@@ -62,12 +62,12 @@ class Bundle:
     def __post_init__(self) -> None:
         spec = self.codec.spec
         check_fits("ar", self.ar.config, spec, self.text)
-        if isinstance(self.nar, FlowModel):
-            check_fits("flow", self.nar.config, spec)
-        elif self.nar is not None:
-            check_fits("nar", self.nar.config, spec, self.text)
+        if self.nar is not None:
+            name = "flow" if isinstance(self.nar, FlowModel) else "nar"
+            reads = name == "nar" or self.nar.config.aligned
+            check_fits(name, self.nar.config, spec, self.text if reads else None)
             if self.nar.config.aligned and not self.ar.config.aligned:
-                raise UserError("nar does not fit ar: nar needs durations ('aligned'), which ar does not give")
+                raise UserError(f"{name} does not fit ar: {name} needs durations ('aligned'), which ar does not give")
         if self.aligner is not None:
             check_aligner(self.aligner, spec, self.text)
 

@@ -153,6 +153,9 @@ class ProgressLines(ProgressBar):
 
     EVERY_SECONDS = 30.0
 
+    def disable(self) -> None:
+        """Asked of all ranks but the first, which alone has anything to say."""
+
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         self._began = self._said = time.monotonic()
         self._first = trainer.global_step

@@ -172,7 +172,7 @@ def test_steps_without_a_finite_gradient_are_skipped(make_config, make_batch):
 def test_training_stops_with_advice_when_nothing_is_finite(make_config, make_batch):
     task = Poisoned(make_config(), OPTIM, max_bad_steps=3)
     task.bad = frozenset({1, 2, 3})
-    with pytest.raises(UserError, match=r"3 steps in a row; lower optim\.lr"):
+    with pytest.raises(UserError, match=r"3 steps in a row; begin another run with a lower optim\.lr"):
         fit(task, [make_batch()], 8)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import valle
 from valle.bundle import Bundle, read_config
@@ -84,9 +86,10 @@ def test_one_quantizer_needs_no_nar(make_bundle: Make, tmp_path: Path) -> None:
     assert Bundle.load(tmp_path).nar is None
 
 
-def test_a_flow_takes_the_place_of_the_nar(bundle: Bundle, tmp_path: Path, recordings: Path) -> None:
+@pytest.mark.parametrize("aligned", [False, True])
+def test_a_flow_takes_the_place_of_the_nar(bundle: Bundle, tmp_path: Path, recordings: Path, aligned: bool) -> None:
     torch.manual_seed(0)
-    flow = FlowModel(replace(bundle.ar.config, aligned=False)).eval()
+    flow = FlowModel(replace(bundle.ar.config, aligned=aligned)).eval()
     flow.start_from_codec(bundle.codec)
     with torch.no_grad():
         for parameter in flow.parameters():
@@ -150,6 +153,13 @@ def deepen_ar(folder: Path) -> None:
     save_lm(ARModel(replace(Bundle.load(folder).ar.config, layers=2)), folder, "ar")
 
 
+def lose_a_weight(folder: Path) -> None:
+    path = folder / "nar.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in list(file.keys())[1:]}
+    save_file(tensors, path, metadata)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -164,6 +174,7 @@ def deepen_ar(folder: Path) -> None:
         (lambda f: (f / "ar.safetensors").unlink(), r"ar\.safetensors"),
         (lambda f: (f / "nar.safetensors").write_bytes(b"\x08" * 20), r"nar\.safetensors is damaged"),
         (lambda f: (f / "codec.safetensors").write_bytes(b"\x08" * 20), r"codec\.safetensors .* damaged"),
+        (lose_a_weight, r"nar\.safetensors has other weights than this version's 'nar' models; use the valle that"),
         (deepen_ar, r"ar\.safetensors is not the model that config\.json describes"),
     ],
     ids=[
@@ -178,6 +189,7 @@ def deepen_ar(folder: Path) -> None:
         "no ar",
         "nar",
         "codec",
+        "other weights",
         "swapped",
     ],
 )

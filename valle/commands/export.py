@@ -89,7 +89,10 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
         models[kind], tokens[kind] = from_checkpoint(checkpoint), {"ends": USUAL_ENDS, **checkpoint["valle"]["tokens"]}
         about[f"{kind}_steps"] = checkpoint["global_step"]
     made_with = tokens["ar"]
-    for kind, fact in (("nar", "codec_hash"), ("nar", "text_tokenizer_hash"), ("flow", "codec_hash")):
+    facts = [("nar", "codec_hash"), ("nar", "text_tokenizer_hash"), ("flow", "codec_hash")]
+    if "flow" in models and models["flow"].config.aligned:
+        facts.append(("flow", "text_tokenizer_hash"))
+    for kind, fact in facts:
         if kind in tokens and tokens[kind][fact] != made_with[fact]:
             raise UserError(f"ar and {kind} do not fit: their training data differ in {fact.removesuffix('_hash')}")
     _check_codec(args.codec, codec, made_with["codec_hash"])

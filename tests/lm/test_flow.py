@@ -167,7 +167,7 @@ def test_it_learns_what_the_codes_are_and_mends_wrong_ones(make_config, codec, t
         for i, text in enumerate(texts)
     ]
     right = (torch.stack(found) == batch.codes).float().mean(dim=(0, 2))
-    assert right.min() > 0.9
+    assert right.min() > 0.8
 
 
 def test_an_aligned_flow_reads_the_frames_it_makes(make_config, codec, make_batch):

@@ -69,6 +69,8 @@ def make_kit(
     check_writable(key, (".json",))
     if folder.resolve() in key.resolve().parents:
         raise UserError(f"the key {key} would be handed out with the test; put it outside of {folder}")
+    if texts < 1:
+        raise UserError(f"--texts must be 1 or more, got {texts}")
     common = [id_ for id_ in systems[0].rows if all(id_ in system.rows for system in systems)]
     if len(common) < texts:
         raise UserError(f"only {len(common)} texts are in all results, not {texts}; lower --texts")

@@ -49,6 +49,8 @@ def test_what_cannot_be_a_test_is_refused(systems: list[System], tmp_path: Path)
         make_kit(systems, tmp_path / "t", tmp_path / "t" / "key.json")
     with pytest.raises(UserError, match="only 4 texts"):
         make_kit(systems, tmp_path / "t", tmp_path / "key.json", texts=5)
+    with pytest.raises(UserError, match="--texts must be 1 or more, got 0"):
+        make_kit(systems, tmp_path / "t", tmp_path / "key.json", texts=0)
     with pytest.raises(UserError, match="known ones: mos, smos"):
         make_kit(systems, tmp_path / "t", tmp_path / "key.json", "cmos")
 

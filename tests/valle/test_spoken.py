@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -55,6 +55,15 @@ def stop_after(lines: int, path: Path) -> None:
     threading.Thread(target=press, daemon=True).start()
 
 
+@pytest.fixture
+def listens() -> Iterator[None]:
+    """A process that was started in the background may have been told to take no notice of Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listens")
 @pytest.mark.parametrize("suffix", [".wav", ".mp3"])
 def test_a_stopped_command_leaves_what_was_said_and_goes_on(
     clone: Clone, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from valle.eval.lists import (
     RECORDINGS,
@@ -33,6 +35,7 @@ SHIPPED = {
 _DEALT = {"plain100": SENTENCES_100, "ends50": SENTENCES_ENDS}
 PROTOCOLS = ("sentences", "cross-sentence", "continuation")
 _COLUMNS = ("id", "prompt", "text")
+Drawn = TypeVar("Drawn", Trial, Recording)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def open_list(
     protocol:  what to make of recordings and corpora, one of `PROTOCOLS`; default: sentences for a table,
                cross-sentence for a corpus
     sentences: file with the sentences of the first protocol; default: the 10 shipped ones
-    sample:    draw so many trials at random; None: all
+    sample:    draw so many trials at random, and the same share of the recordings of their speakers; None: all
     Raises `UserError` for what is missing, malformed or of no use together.
     """
     if sample is not None and sample < 1:
@@ -71,7 +74,7 @@ def open_list(
             trials = deal(prompts, read_sentences(_DEALT[source]))
         else:
             trials = each(prompts, read_sentences(sentences or SENTENCES))
-        return TrialList(_draw(trials, sample, sample_seed), recordings)
+        return _drawn(TrialList(trials, recordings), sample, sample_seed)
     path = Path(source)
     if path.is_dir():
         return _of_recordings(read_corpus(path), protocol or "cross-sentence", sentences, sample, sample_seed)
@@ -82,7 +85,7 @@ def open_list(
     if protocol or sentences:
         raise UserError(f"{path} lists trials: --protocol and --sentences are for recordings")
     trials = read_seed_tts(path) if path.suffix == ".lst" else read_trials(path)
-    return TrialList(_draw(trials, sample, sample_seed))
+    return _drawn(TrialList(trials), sample, sample_seed)
 
 
 def read_trials(path: Path) -> list[Trial]:
@@ -132,20 +135,34 @@ def _of_recordings(
         raise UserError(f"unknown protocol '{protocol}'; known ones: {', '.join(PROTOCOLS)}")
     if protocol == "sentences":
         trials = each(choose_prompts(recordings), read_sentences(sentences or SENTENCES))
-        return TrialList(_draw(trials, sample, sample_seed), recordings)
+        return _drawn(TrialList(trials, recordings), sample, sample_seed)
     if sentences:
         raise UserError("--sentences is for the protocol 'sentences'")
     make = cross_sentence if protocol == "cross-sentence" else continuation
     return TrialList(make(recordings, WordTimer(), sample, sample_seed))
 
 
-def _draw(trials: list[Trial], sample: int | None, seed: int) -> list[Trial]:
-    """`sample` of them at random, in their order; None: all."""
+def _drawn(listed: TrialList, sample: int | None, seed: int) -> TrialList:
+    """`sample` of the trials at random, and the same share of the recordings of each of their speakers; None: all.
+
+    At least two recordings of a speaker, so that there is a likeness of one voice to itself.
+    """
     if sample is None:
-        return trials
-    if sample > len(trials):
-        raise UserError(f"--sample {sample}: the list has {len(trials)} texts to draw from")
-    return [trials[i] for i in sorted(random.Random(seed).sample(range(len(trials)), sample))]
+        return listed
+    if sample > len(listed.trials):
+        raise UserError(f"--sample {sample}: the list has {len(listed.trials)} texts to draw from")
+    trials = _draw(listed.trials, sample, seed)
+    recordings: list[Recording] = []
+    for speaker in dict.fromkeys(trial.speaker for trial in trials):
+        own = [recording for recording in listed.recordings if recording.speaker == speaker]
+        share = math.ceil(len(own) * sample / len(listed.trials))
+        recordings += _draw(own, min(max(share, 2), len(own)), seed)
+    return TrialList(trials, recordings)
+
+
+def _draw(items: list[Drawn], n: int, seed: int) -> list[Drawn]:
+    """`n` of them at random, in their order."""
+    return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), n))]
 
 
 def _trials(path: Path, rows: Iterable[tuple[int, dict[str, str]]]) -> list[Trial]:

@@ -40,14 +40,16 @@ def _download(name: str) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise UserError(
-            f"not found: {name}; if it is a model of the Hugging Face Hub: pip install huggingface_hub"
+            f"there is no folder {name}; if it is a model of the Hugging Face Hub: pip install huggingface_hub"
         ) from error
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "README.md"]))
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"'{name}' is no folder here, and the Hugging Face Hub cannot be reached to look it up there"
+            f"there is no folder {name}; the Hugging Face Hub, whose id it could be, cannot be reached"
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"'{name}' is no folder here, and not to be had from the Hugging Face Hub: {reason}") from error
+        raise UserError(
+            f"there is no folder {name}, nor can the Hugging Face Hub give a model of that id: {reason}"
+        ) from error

@@ -46,5 +46,8 @@ def remove_unused_folders() -> None:
 def check_folder(folder: str | Path) -> Path:
     """Make sure that files can be written into `folder`; creates it. Raises `UserError`."""
     folder = Path(folder)
+    for place in (folder, *folder.parents):
+        if place.is_file():
+            raise UserError(f"cannot write into {folder}: {place} is a file; name a folder")
     check_writable(folder / ".valle-write-test")
     return folder

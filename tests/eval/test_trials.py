@@ -147,6 +147,12 @@ def test_any_list_can_be_sampled(recordings: dict[str, Recording], tmp_path: Pat
     drawn = [open_list("plain100", sample=10, sample_seed=seed).trials for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2] and len(drawn[0]) == 10
     assert drawn[0] == [trial for trial in whole.trials if trial in drawn[0]]
+    few = open_list("plain100", sample=3)
+    assert {r.speaker for r in few.recordings} == {t.speaker for t in few.trials}
+    assert len(few.recordings) == 2 * len({t.speaker for t in few.trials}), "a voice needs two, and a share is less"
+    half = open_list("plain50", sample=25).recordings
+    assert 25 <= len(half) < len(whole.recordings) and set(half) < set(whole.recordings)
+    assert open_list("plain50", sample=50).recordings == whole.recordings
     (tmp_path / "sentences.txt").write_text("One.\nTwo.\nThree.\n")
     assert len(open_list("plain50", None, tmp_path / "sentences.txt", 7).trials) == 7
     path = recordings["1688-142285-0009"].path

@@ -54,7 +54,8 @@ def test_what_is_here_comes_before_the_hub(hub: str, tmp_path: Path, monkeypatch
         ("/a/b", "not found: /a/b"),
         ("embedded/nothing.json", "not found: embedded/nothing.json"),
         ("someone/voice/nothing.json", "'someone/voice' on the Hugging Face Hub has no nothing.json"),
-        ("someone/other", "'someone/other' is no folder here, and the Hugging Face Hub cannot be reached"),
+        ("runs/typo", "^there is no folder runs/typo; the Hugging Face Hub, whose id it could be, cannot be reached"),
+        ("runs/typo/model.safetensors", "^there is no folder runs/typo; "),
     ],
 )
 def test_a_name_of_nothing_is_refused(hub: str, name: str, message: str) -> None:

@@ -228,6 +228,26 @@ def test_a_taken_port_is_noticed_before_the_model_is_loaded(tmp_path: Path, caps
     assert not (tmp_path / "new").exists()
 
 
+def test_a_wrong_model_is_noticed_before_what_takes_long_is_imported() -> None:
+    words = ["train", "ar", "--config", "configs/ar/tiny.yaml", "--model", "runs/typo/"]
+    code = f"import sys; from valle.cli import main; print(main({words}), {{'torch', 'lightning'}} & set(sys.modules))"
+    done = python("-c", code)
+    assert done.stdout == "2 set()\n"
+    assert done.stderr.startswith("valle: there is no folder runs/typo") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("corpus", ["folder", "synthetic"])
+@pytest.mark.parametrize("out", ["taken", "taken/corpus"])
+def test_a_file_in_the_place_of_a_folder_is_named(
+    corpus: str, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    assert main(["prepare", corpus, str(tmp_path), "--out", str(tmp_path / out)]) == 2
+    error = f"valle: cannot write into {tmp_path / out}: {tmp_path / 'taken'} is a file; name a folder\n"
+    assert capsys.readouterr().err == error
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 def test_no_empty_folder_is_left_by_a_failure(
     model: Path, good_prompt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

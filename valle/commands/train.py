@@ -8,6 +8,7 @@ from typing import Any
 
 from valle.outputs import check_writable
 from valle.tokenizers.errors import UserError
+from valle.tokenizers.hub import find_model
 
 _SUMMARIES = {
     "codec": "the codec: speech to codes and back",
@@ -58,11 +59,14 @@ def run(args: argparse.Namespace) -> int:
     if not (args.config or args.rest or args.print_config):
         raise UserError(f"--config is missing; to try it out: --config configs/{args.kind}/tiny.yaml")
     options = [word for path in args.config for word in ("--config", str(find_config(path)))]
+    model = getattr(args, "model", None)
+    if model is not None:
+        find_model(model)  # what training imports takes long: a wrong name is told before
 
     from valle.train import train
 
     words = [*options, *(["--print_config"] if args.print_config else []), *args.rest]
-    train(args.kind, words, getattr(args, "model", None))
+    train(args.kind, words, model)
     return 0
 
 

@@ -42,7 +42,8 @@ class CodecOutput:
 
     wav: [B, 1, S]; codes: [B, T, n_q]; time_invariant_codes: [B, G]; representation: [B, D], TIRE before quantization;
     reference: the same of the reference segment; commitment: scalar; time_invariant_commitment: scalar;
-    first: [B, T, C], what quantizer 1 alone gives; voice: [B, D], TIRE as quantized for the decoder
+    first: [B, T, C], what quantizer 1 alone gives; voice: [B, D], TIRE as quantized for the decoder;
+    pitch: scalar, the loss of a decoder that predicts the pitch
     """
 
     wav: Tensor
@@ -54,6 +55,7 @@ class CodecOutput:
     time_invariant_commitment: Tensor | None = None
     first: Tensor | None = None
     voice: Tensor | None = None
+    pitch: Tensor | None = None
 
 
 class AutoencoderCodec(SpeechCodec):
@@ -97,8 +99,8 @@ class AutoencoderCodec(SpeechCodec):
         early = self.encoder.early_features((wav if heard is None else heard)[:, 0], disguise=disguise)
         quantized = self.quantizer(self.encoder(early), depth=depth)
         if self.time_invariant is None:
-            decoded = self.decoder(quantized.vectors)[:, None]
-            return CodecOutput(decoded, quantized.codes, quantized.loss, first=quantized.first)
+            decoded, pitch = self._learn(quantized.vectors, None, wav[:, 0])
+            return CodecOutput(decoded[:, None], quantized.codes, quantized.loss, first=quantized.first, pitch=pitch)
         representation = chosen = self.time_invariant.encoder(early.transpose(1, 2))
         other = None
         if reference is not None:
@@ -106,8 +108,9 @@ class AutoencoderCodec(SpeechCodec):
             if use_reference is not None:
                 chosen = torch.where(use_reference[:, None], other, representation)
         ti = self.time_invariant.quantizer(chosen)
+        decoded, pitch = self._learn(quantized.vectors, self.time_invariant.out(ti.vectors), wav[:, 0])
         return CodecOutput(
-            self.decoder(quantized.vectors, self.time_invariant.out(ti.vectors))[:, None],
+            decoded[:, None],
             quantized.codes,
             quantized.loss,
             ti.codes,
@@ -116,6 +119,7 @@ class AutoencoderCodec(SpeechCodec):
             ti.loss,
             quantized.first,
             ti.vectors,
+            pitch,
         )
 
     def representation(self, wav: Tensor) -> Tensor:
@@ -128,6 +132,10 @@ class AutoencoderCodec(SpeechCodec):
             mask = frame_mask(torch.full(wav.shape[:1], frames, device=wav.device), self.spec.frames(wav.shape[-1]))
         early = self.encoder.early_features(wav[:, 0], mask)
         return self.time_invariant.encoder(early.transpose(1, 2), _of_steps(mask, early))
+
+    def _learn(self, vectors: Tensor, time_invariant: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """In training: what the decoder makes of frames [B, T, C] that stand for `target` [B, S], and its own loss."""
+        return self.decoder(vectors, time_invariant), None
 
     def _speak(self, vectors: Tensor, time_invariant: Tensor | None, mask: Tensor | None, n_q: int) -> Tensor:
         """What the decoder makes of frames that `n_q` quantizers gave."""
@@ -163,14 +171,18 @@ class AutoencoderCodec(SpeechCodec):
             ti = self.time_invariant(early.transpose(1, 2), _of_steps(mask, early))[1].codes
         return SpeechCodes(codes.transpose(1, 2), frames, ti)
 
-    @torch.no_grad()
-    def decode(self, codes: SpeechCodes) -> Tensor:
+    def frames(self, codes: SpeechCodes) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What `codes` are to the decoder: frames [B, T, C], time-invariant part [B, C], mask [B, T] of the frames."""
         self.check_codes(codes)
-        mask = frame_mask(codes.lengths, codes.codes.shape[-1])
         ti = None
         if self.time_invariant is not None and codes.time_invariant is not None:
             ti = self.time_invariant.decode(codes.time_invariant)
-        vectors = self.quantizer.decode(codes.codes.transpose(1, 2))
+        mask = frame_mask(codes.lengths, codes.codes.shape[-1])
+        return self.quantizer.decode(codes.codes.transpose(1, 2)), ti, mask
+
+    @torch.no_grad()
+    def decode(self, codes: SpeechCodes) -> Tensor:
+        vectors, ti, mask = self.frames(codes)
         wav = self._speak(vectors, ti, None if mask.all() else mask, codes.codes.shape[1])
         return (wav * frame_mask(codes.lengths * self.spec.hop_length, wav.shape[-1]))[:, None]
 

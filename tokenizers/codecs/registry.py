@@ -91,12 +91,32 @@ def load_codec(folder: str | Path, device: str | torch.device = "cpu") -> Speech
 def load_weights(module: torch.nn.Module, path: Path) -> None:
     """Load a safetensors file into `module`, naming tensors that are missing, unexpected or of another shape."""
     try:
+        module.load_state_dict(_read_weights(path))
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit its config.json: {error}") from error
+
+
+def start_decoder(codec: SpeechCodec, path: Path) -> list[str]:
+    """Load the weights of a codec whose decoder may be another one; gives the decoder's tensors that start anew.
+
+    Raises `UserError` if anything else does not fit.
+    """
+    state, own = _read_weights(path), codec.state_dict()
+    fit = {k: v for k, v in state.items() if not k.startswith("decoder.") or (k in own and v.shape == own[k].shape)}
+    anew = [name for name in own if name.startswith("decoder.") and name not in fit]
+    try:
+        codec.load_state_dict(fit | {name: own[name] for name in anew})
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit this codec in more than its decoder: {error}") from error
+    return anew
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, in fp32."""
+    try:
         state = load_file(path)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: the model folder is incomplete, copy it again") from error
     except Exception as error:  # safetensors raises its own type for every kind of damage
         raise UserError(f"{path} cannot be read ({error}): the file is damaged, copy it again") from error
-    try:
-        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    except RuntimeError as error:
-        raise UserError(f"{path} does not fit its config.json: {error}") from error
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

@@ -26,7 +26,7 @@ def hann(size: int, device: torch.device) -> Tensor:
 def log_magnitude(wav: Tensor, n_fft: int, hop_length: int) -> Tensor:
     """`wav` [B, S] to log-magnitudes [B, T, n_fft // 2 + 1], scaled to about unit variance for speech."""
     with torch.autocast(wav.device.type, enabled=False):
-        return _scaled_log(_analyse(wav, n_fft, hop_length).abs().clamp_min(_FLOOR))
+        return _scaled_log(analyse(wav, n_fft, hop_length).abs().clamp_min(_FLOOR))
 
 
 def log_magnitude_and_phase(wav: Tensor, n_fft: int, hop_length: int) -> Tensor:
@@ -35,17 +35,17 @@ def log_magnitude_and_phase(wav: Tensor, n_fft: int, hop_length: int) -> Tensor:
     Not the angle, which jumps between -pi and pi. The phase of a bin that is next to silent is noise, and fades out.
     """
     with torch.autocast(wav.device.type, enabled=False):
-        spectrum = _analyse(wav, n_fft, hop_length)
+        spectrum = analyse(wav, n_fft, hop_length)
         size = spectrum.abs().clamp_min(_FLOOR)
         return torch.cat((_scaled_log(size), spectrum.real / size, spectrum.imag / size), -1)
 
 
 def log_size(wav: Tensor, n_fft: int, hop_length: int) -> Tensor:
     """`wav` [B, S] to natural logarithms of magnitudes [B, T, n_fft // 2 + 1]."""
-    return _analyse(wav, n_fft, hop_length).abs().clamp_min(_FLOOR).log()
+    return analyse(wav, n_fft, hop_length).abs().clamp_min(_FLOOR).log()
 
 
-def _analyse(wav: Tensor, n_fft: int, hop_length: int) -> Tensor:
+def analyse(wav: Tensor, n_fft: int, hop_length: int) -> Tensor:
     """Complex spectra [B, T, n_fft // 2 + 1]."""
     samples = wav.shape[-1]
     frames = -(-samples // hop_length)

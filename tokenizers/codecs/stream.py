@@ -39,9 +39,12 @@ class WindowStream(DecodeStream):
         if end <= self.spoken:
             return torch.zeros(0, device=kept.device)
         lengths = torch.tensor([kept.shape[1]], device=kept.device)
-        hop = self.codec.spec.hop_length
-        wav = self.codec.decode(SpeechCodes(kept[None], lengths, self.time_invariant))[0, 0]
+        hop, forget = self.codec.spec.hop_length, max(0, end - self.reach.past)
+        wav = self._decode(SpeechCodes(kept[None], lengths, self.time_invariant), end, forget)
         wav = wav[self.spoken * hop : end * hop]
-        forget = max(0, end - self.reach.past)
         self.kept, self.spoken = kept[:, forget:], end - forget
         return wav
+
+    def _decode(self, codes: SpeechCodes, end: int, forget: int) -> Tensor:
+        """The waveform [S] of `codes`, of which the frames up to `end` are certain; the first `forget` will be gone."""
+        return self.codec.decode(codes)[0, 0]

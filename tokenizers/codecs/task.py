@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from valle.tokenizers.bad_steps import BadSteps
@@ -24,7 +24,7 @@ from valle.tokenizers.codecs.losses import (
     feature_matching_loss,
     spread_loss,
 )
-from valle.tokenizers.codecs.registry import load_weights
+from valle.tokenizers.codecs.registry import start_decoder
 from valle.tokenizers.codecs.usage import CodebookUsage, collapse
 from valle.tokenizers.codecs.validation import held_out_scores
 from valle.tokenizers.errors import UserError
@@ -35,7 +35,7 @@ from valle.tokenizers.hub import find_model
 class CodecLossWeights:
     """The lambdas of eq. 2, each a factor of a mean: over discriminators, over their layers, over the channels.
 
-    `time`: of the difference of the waveforms; `spread`: see `spread_loss`; `voice`, `phones` and `speakers`: see
+    `time`: of the difference of the waveforms; `spread`: see `spread_loss`; `pitch`: of a `HarmonicDecoder`'s pitch; `voice`, `phones` and `speakers`: see
     `CodecTask`.
     """
 
@@ -50,6 +50,7 @@ class CodecLossWeights:
     voice: float = 0.0
     phones: float = 0.0
     speakers: float = 0.0
+    pitch: float = 1.0
 
 
 PHONE_CLASSES = 256
@@ -129,14 +130,16 @@ class CodecTask(LightningModule):
             max_bad_steps: steps without a finite gradient are skipped; so many in a row end the training.
             relative_matching: whether feature matching divides by the size of the real features (EnCodec), or not
                 (HiFi-GAN).
-            start_from: folder of a codec whose weights to start from.
+            start_from: folder of a codec whose weights to start from; its decoder may be another one, of which only
+                what fits is taken.
             decoder_only: leave alone all that decides on codes, so that data tokenized and language models trained
                 with the codec stay valid while its decoder learns on.
         """
         super().__init__()
         self.automatic_optimization = False
         if start_from is not None:
-            load_weights(codec, find_model(start_from) / "codec.safetensors")
+            if anew := start_decoder(codec, find_model(start_from) / "codec.safetensors"):
+                rank_zero_info(f"not in {start_from}, and learned from nothing: {', '.join(anew)}")
         self.codec = codec
         self.decoder_only = decoder_only
         if decoder_only:
@@ -210,7 +213,9 @@ class CodecTask(LightningModule):
         step = int(self.steps_done)
         self._set_learning_rates(step)
         wav, reference = batch.wav, batch.wav2
-        out, own_voice = self._generate(wav, reference)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(step)  # of the decoder's noise, if it has any
+            out, own_voice = self._generate(wav, reference)
         judged = self.discriminators is not None and step >= self.adversarial_from
         norms = []
         if judged and step % self.discriminator_every == 0:
@@ -295,6 +300,8 @@ class CodecTask(LightningModule):
         if out.representation is not None and out.reference is not None and own_voice.any():
             same = consistency_loss(out.representation[own_voice], out.reference[own_voice])
             losses["consistency"] = same * weights.consistency
+        if out.pitch is not None:
+            losses["pitch"] = out.pitch * weights.pitch
         if weights.voice:
             losses["voice"] = self._voice_loss(out.wav, wav) * weights.voice
         if self.phone_head is not None:

@@ -16,11 +16,13 @@ LOWEST, HIGHEST = 55.0, 550.0
 """Hz; the range of speech."""
 WINDOW = 0.048
 """Seconds of a frame."""
+HEARD = 2000.0
+"""Hz; above it peaks would be too sharp for the lags, which are whole samples."""
 PERIODIC = 0.5
 """Share of a frame's power that must come back after a period, for the frame to have a pitch."""
 QUIET = 1e-3
 """RMS of frames that have none, whatever they are."""
-OCTAVE = 0.02
+OCTAVE = 0.05
 """What a peak at half the pitch must be higher by to be believed."""
 JUMP = 0.2
 """A frame further away from the median of the five around it, in natural logarithms, is an error of an octave."""
@@ -38,7 +40,7 @@ def track_pitch(wav: Tensor, sample_rate: int, hop_length: int) -> Tensor:
         pieces = wav.unfold(-1, size, hop_length)
         pieces = pieces - pieces.mean(-1, keepdim=True)
         window = hann(size, wav.device)
-        same = _autocorrelation(pieces * window)[..., : longest + 2]
+        same = _autocorrelation(pieces * window, int(2 * size * HEARD / sample_rate))[..., : longest + 2]
         power = same[..., :1].clamp_min(1e-9)
         same = same / power / (_autocorrelation(window)[: longest + 2] / window.square().sum())
     lags = torch.arange(longest + 2, device=wav.device)
@@ -54,10 +56,13 @@ def track_pitch(wav: Tensor, sample_rate: int, hop_length: int) -> Tensor:
     return _without_jumps(hz)
 
 
-def _autocorrelation(pieces: Tensor) -> Tensor:
-    """[..., size] to the same, without wrapping round."""
+def _autocorrelation(pieces: Tensor, bins: int | None = None) -> Tensor:
+    """[..., size] to the same, without wrapping round; of the lowest `bins` of 2 * size frequencies alone, if given."""
     size = pieces.shape[-1]
-    return torch.fft.irfft(torch.fft.rfft(pieces, 2 * size).abs().square(), 2 * size)[..., :size]
+    power = torch.fft.rfft(pieces, 2 * size).abs().square()
+    if bins is not None:
+        power[..., bins:] = 0
+    return torch.fft.irfft(power, 2 * size)[..., :size]
 
 
 def _without_jumps(hz: Tensor) -> Tensor:

@@ -66,6 +66,7 @@ class HarmonicDecoder(SpectralDecoder):
     ) -> None:
         """`steps`: spectra of each of the fine blocks' frames; a window is four of them long."""
         super().__init__(hop_length, dim, hidden, layers, upsample, time_invariant, 1)
+        del self.contrast  # noise has the spread of speech by itself
         self.sample_rate, self.frame = sample_rate, hop_length
         self.steps, self.hop_length = steps, hop_length // upsample // steps
         self.n_fft = 4 * self.hop_length
@@ -85,7 +86,7 @@ class HarmonicDecoder(SpectralDecoder):
     def forward(
         self, x: Tensor, time_invariant: Tensor | None = None, mask: Tensor | None = None, n_q: int | None = None
     ) -> Tensor:
-        del n_q  # noise has the spread of speech by itself
+        """As in `SpectralDecoder`, but for `n_q`, which makes no difference here."""
         return self.sound(x, time_invariant, mask, Onset(x.new_zeros(len(x))))[0]
 
     def sound(

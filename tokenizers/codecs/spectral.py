@@ -7,7 +7,6 @@ Vocos (arXiv 2306.00814), the factorised codebooks those of DAC (2306.06546), th
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from valle.tokenizers.codecs.attention import LocalAttention
@@ -124,5 +123,6 @@ class SpectralCodec(SpectrallyDecoded):
 
     def decode_stream(self, time_invariant: Tensor | None = None) -> DecodeStream:
         if isinstance(self.decoder, HarmonicDecoder):
+            assert self.reach is not None
             return HarmonicStream(self, self.reach, time_invariant)
         return super().decode_stream(time_invariant)

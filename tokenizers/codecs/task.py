@@ -35,8 +35,8 @@ from valle.tokenizers.hub import find_model
 class CodecLossWeights:
     """The lambdas of eq. 2, each a factor of a mean: over discriminators, over their layers, over the channels.
 
-    `time`: of the difference of the waveforms; `spread`: see `spread_loss`; `pitch`: of a `HarmonicDecoder`'s pitch; `voice`, `phones` and `speakers`: see
-    `CodecTask`.
+    `time`: of the difference of the waveforms; `spread`: see `spread_loss`; `pitch`: of a `HarmonicDecoder`'s pitch;
+    `voice`, `phones` and `speakers`: see `CodecTask`.
     """
 
     time: float = 0.0
@@ -137,9 +137,9 @@ class CodecTask(LightningModule):
         """
         super().__init__()
         self.automatic_optimization = False
-        if start_from is not None:
-            if anew := start_decoder(codec, find_model(start_from) / "codec.safetensors"):
-                rank_zero_info(f"not in {start_from}, and learned from nothing: {', '.join(anew)}")
+        anew = [] if start_from is None else start_decoder(codec, find_model(start_from) / "codec.safetensors")
+        if anew:
+            rank_zero_info(f"not in {start_from}, and learned from nothing: {', '.join(anew)}")
         self.codec = codec
         self.decoder_only = decoder_only
         if decoder_only:

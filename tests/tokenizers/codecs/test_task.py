@@ -44,9 +44,15 @@ def speech(batch: int = 4, samples: int = 8000) -> Tensor:
     return torch.from_numpy(wav[start : start + batch * samples]).reshape(batch, 1, samples)
 
 
-def tiny_codec() -> SpectralCodec:
+def tiny_codec(encoder_layers: int = 3, harmonic: bool = False) -> SpectralCodec:
     return SpectralCodec(
-        dim=96, hidden=192, encoder_layers=3, decoder_layers=(2, 2), codebook_size=128, time_invariant_size=16
+        dim=96,
+        hidden=192,
+        encoder_layers=encoder_layers,
+        decoder_layers=(2, 2),
+        codebook_size=128,
+        time_invariant_size=16,
+        harmonic=harmonic,
     )
 
 
@@ -140,21 +146,34 @@ def test_training_stops_with_advice_when_nothing_is_finite(tmp_path: Path) -> No
     assert int(task.steps_done) == 3
 
 
-def test_a_decoder_that_learns_alone_leaves_all_codes_as_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("harmonic", [False, True])
+def test_a_decoder_that_learns_alone_leaves_all_codes_as_they_are(tmp_path: Path, harmonic: bool) -> None:
+    """Another decoder, too."""
     torch.manual_seed(0)
     codec = tiny_codec()
     codec(speech())
     save_codec(codec, tmp_path / "codec")
     before = load_codec(tmp_path / "codec")
     task = CodecTask(
-        tiny_codec(), mel_resolutions=RESOLUTIONS, start_from=str(tmp_path / "codec"), decoder_only=True, warmup_steps=1
+        tiny_codec(harmonic=harmonic),
+        mel_resolutions=RESOLUTIONS,
+        start_from=str(tmp_path / "codec"),
+        decoder_only=True,
+        warmup_steps=1,
     )
+    torch.testing.assert_close(task.codec.decoder.coarse.state_dict(), before.decoder.coarse.state_dict())
     train(task, 10, tmp_path)
     assert task.codec.fingerprint == before.fingerprint
     expected, codes = before.encode(speech()), task.codec.eval().encode(speech())
     assert torch.equal(codes.codes, expected.codes)
     assert torch.equal(codes.time_invariant, expected.time_invariant)  # type: ignore[arg-type]
     assert not torch.allclose(task.codec.decode(codes), before.decode(expected))
+
+
+def test_only_the_decoder_may_start_anew(tmp_path: Path) -> None:
+    save_codec(tiny_codec(), tmp_path)
+    with pytest.raises(UserError, match=r"does not fit this codec in more than its decoder"):
+        CodecTask(tiny_codec(encoder_layers=4), start_from=str(tmp_path))
 
 
 def test_disguised_utterances_take_their_voice_from_the_reference() -> None:

@@ -22,6 +22,7 @@ _BUILT_IN = {
     "ticodec": "valle.tokenizers.codecs.conv:TiCodec",
     "vocodec": "valle.tokenizers.codecs.vocodec:VoCodec",
     "encodec": "valle.tokenizers.codecs.encodec:Encodec",
+    "hf": "valle.tokenizers.codecs.hf:HuggingFaceCodec",
 }
 FORMAT_VERSION = 1
 
@@ -67,7 +68,14 @@ def save_codec(codec: SpeechCodec, folder: str | Path, provenance: dict[str, Any
 
 
 def load_codec(folder: str | Path, device: str | torch.device = "cpu") -> SpeechCodec:
-    """Load a codec saved by `save_codec`, or that of a model (see `find_model`), in eval mode and fp32."""
+    """Load a codec saved by `save_codec`, or that of a model (see `find_model`), in eval mode and fp32.
+
+    "hf:NAME" is a model of `transformers`, with all its quantizers: of a folder or an id of the Hugging Face Hub.
+    """
+    if str(folder).startswith("hf:"):
+        from valle.tokenizers.codecs.hf import HuggingFaceCodec
+
+        return HuggingFaceCodec.pretrained(str(folder).removeprefix("hf:")).to(device)
     folder = find_model(folder)
     try:
         config = json.loads((folder / "config.json").read_text())

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _EPILOG = """examples:
   valle import ticodec ticodec_1g2r config_24k_320d_conv_1g2r_8g3k1s.json codecs/ticodec
   valle import encodec codecs/encodec --bandwidth 6
+  valle import hf kyutai/mimi codecs/mimi --n-q 8
   valle codec reconstruct in.wav out.wav --model codecs/ticodec"""
 _RELEASED = {"hificodec": "HiFi-Codec", "ticodec": "TiCodec"}
 
@@ -37,6 +38,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--bandwidth", type=float, default=6.0, metavar="K", help="kbit/s: 1.5, 3, 6, 12 or 24 (default: 6)"
     )
     encodec.add_argument("--weights", metavar="FILE", help="file of weights (default: torch.hub's cache, or download)")
+    summary = "an audio tokenizer of transformers: Mimi, DAC, EnCodec, X-Codec …"
+    hf = kinds.add_parser("hf", help=summary, description=f"Import {summary}.", epilog=_EPILOG)
+    hf.add_argument("name", metavar="NAME", help="its folder, or its id on the Hugging Face Hub")
+    hf.add_argument("--n-q", type=int, metavar="N", help="use the first N quantizers (default: all)")
     for command in kinds.choices.values():
         command.add_argument("out", metavar="OUT", help="codec folder to write")
 
@@ -64,6 +69,10 @@ def _read(args: argparse.Namespace) -> tuple[SpeechCodec, str]:
         from valle.tokenizers.codecs.encodec import WEIGHTS_URL, Encodec
 
         return Encodec.pretrained(args.bandwidth, args.weights), Path(args.weights or WEIGHTS_URL).name
+    if args.kind == "hf":
+        from valle.tokenizers.codecs.hf import HuggingFaceCodec
+
+        return HuggingFaceCodec.pretrained(args.name, args.n_q), args.name
     from valle.tokenizers.codecs.released import read_released
 
     return read_released(args.kind, args.checkpoint, args.config), Path(args.checkpoint).name

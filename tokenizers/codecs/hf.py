@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec, SpeechCodes, frame_mask
@@ -29,6 +29,8 @@ class HuggingFaceCodec(SpeechCodec):
     A last frame that is partly filled is filled up with silence. Whole frames have the codes that the model's own
     `encode` gives.
     """
+
+    model: Any
 
     def __init__(self, model: dict[str, Any], n_q: int | None = None) -> None:
         """
@@ -127,7 +129,7 @@ def _package() -> Any:
     return transformers
 
 
-def _build(config: dict[str, Any]) -> tuple[nn.Module, Any]:
+def _build(config: dict[str, Any]) -> tuple[Any, Any]:
     """The model of a configuration, untrained, and the configuration."""
     transformers = _package()
     kind = str(config.get("model_type"))

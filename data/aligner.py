@@ -20,14 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from valle.common.errors import UserError
+from valle.common.files import writing
+from valle.common.hub import find_model
 from valle.data.features import FRAME_SECONDS, cepstra
 from valle.data.mixtures import Mixtures
 from valle.data.phone_inventory import BOUNDARIES, FIXED_MODELS, ChainBuilder, PhoneInventory
 from valle.data.phone_models import PhoneModels
 from valle.data.phone_training import Schedule, train_phone_models
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.hub import find_model
-from valle.tokenizers.writing import writing
 
 FORMAT = "valle-aligner"
 VERSION = 1

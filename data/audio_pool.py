@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from valle.common.errors import UserError
 from valle.data.cuts import cut_audio, cut_speaker, load_cuts, manifest_hash
-from valle.tokenizers.errors import UserError
 
 log = logging.getLogger(__name__)
 

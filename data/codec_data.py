@@ -15,11 +15,11 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from valle.common.errors import UserError
 from valle.data.audio_pool import AudioPool
 from valle.data.loader import BatchPlan, ResumableLoader
 from valle.data.phone_frames import PhoneFrames
 from valle.data.split import held_out
-from valle.tokenizers.errors import UserError
 
 
 @dataclass

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from valle.tokenizers.errors import UserError
+from valle.common.audio import READ_SUFFIXES
+from valle.common.errors import UserError
+from valle.common.tables import read_table
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 REQUIRED_COLUMNS = ("id", "path", "speaker", "text")
 
 
@@ -33,7 +34,7 @@ def read_folder(root: Path) -> list[Entry]:
     The id is the path below `root` without its ending; the speaker is the name of the file's folder.
     """
     entries = []
-    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()):
+    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in READ_SUFFIXES and p.is_file()):
         beside = path.with_suffix(".txt")
         try:
             text = " ".join(beside.read_text(encoding="utf-8-sig").split()) if beside.is_file() else ""
@@ -46,45 +47,24 @@ def read_folder(root: Path) -> list[Entry]:
         hint = ""
         if tables := sorted(root.glob("*.tsv")):
             hint = f"; to use its table, give {tables[0]} instead of the folder"
-        raise UserError(f"{root} holds no audio ({' '.join(AUDIO_SUFFIXES)}){hint}")
+        raise UserError(f"{root} holds no audio ({' '.join(READ_SUFFIXES)}){hint}")
     return entries
 
 
-def read_table(table: Path, text_required: bool = True) -> list[Entry]:
+def read_corpus(table: Path, text_required: bool = True) -> list[Entry]:
     """The rows of a tab-separated table with a header line.
 
     Columns `id path speaker text`, in any order, and optionally `language gender split`; more columns are allowed
     and can be filtered by. A path is relative to the table. An empty speaker means the name of the file's folder.
     """
-    try:
-        lines = table.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{table} cannot be read as UTF-8 text: {error}") from error
-    header = lines[0].split("\t") if lines else []
-    required = [c for c in REQUIRED_COLUMNS if text_required or c != "text"]
-    if not set(header) & set(required):
-        raise UserError(f"{table}, line 1: no header line; it must name the columns {' '.join(required)} between tabs")
-    if missing := [c for c in required if c not in header]:
-        raise UserError(f"{table}, line 1: column '{missing[0]}' is missing; the header has: {' '.join(header)}")
     entries = []
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        values = line.split("\t")
-        if len(values) != len(header):
-            raise UserError(
-                f"{table}, line {number}: {len(values)} columns, but the header has {len(header)}; "
-                "separate columns by one tab and keep tabs out of the text"
-            )
-        row = dict(zip(header, (v.strip() for v in values), strict=True))
+    for number, row in read_table(table, [c for c in REQUIRED_COLUMNS if text_required or c != "text"]):
         for column in ("id", "path"):
             if not row[column]:
                 raise UserError(f"{table}, line {number}: column '{column}' is empty")
         path = (table.parent / row["path"]).resolve()
         optional = {c: row.get(c, "") for c in ("text", "language", "gender", "split")}
         entries.append(Entry(row["id"], path, row["speaker"] or path.parent.name, fields=row, **optional))
-    if not entries:
-        raise UserError(f"{table} has a header but no rows")
     return entries
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from valle.tokenizers.audio import resample
-from valle.tokenizers.errors import UserError
+from valle.common.audio import resample
+from valle.common.errors import UserError
 
 if TYPE_CHECKING:
     from lhotse import CutSet

@@ -20,7 +20,7 @@ import espeakng_loader
 import numpy as np
 import soundfile
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 from valle.tokenizers.text.normalise import normalise
 from valle.tokenizers.text.phonemes import phonemize
 

@@ -13,13 +13,13 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from valle.common.errors import UserError
 from valle.data.batch import LMBatch, collate
 from valle.data.buckets import DurationBuckets, Request, similar_batches
 from valle.data.loader import ResumableLoader
 from valle.data.shards import TokenDataset, TokenizedUtterance
 from valle.data.split import held_out
 from valle.data.token_header import TokenHeader
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer, read_text_tokenizer
 from valle.tokenizers.text.characters import MARKS, final_mark
 

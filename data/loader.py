@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 
 class BatchPlan(ABC):

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.data.shards import TokenDataset
-from valle.tokenizers.errors import UserError
 
 
 class PhoneFrames:

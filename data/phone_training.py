@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.data.features import loudness
 from valle.data.mixtures import Mixtures
 from valle.data.phone_inventory import ANY, N_STATES, NOWHERE, PhoneInventory, TokenChain
 from valle.data.phone_models import PhoneModels
-from valle.tokenizers.errors import UserError
 
 logger = logging.getLogger(__name__)
 

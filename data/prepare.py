@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from valle.data.corpus import Entry, read_folder, read_table, select
+from valle.common.errors import UserError
+from valle.common.files import whole
+from valle.common.tables import plain_table
+from valle.data.corpus import Entry, read_corpus, read_folder, select
 from valle.data.cuts import cut_audio, file_cut
 from valle.data.split import ROLES, roles
 from valle.data.statistics import Kept, plot_durations, statistics_table
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.tables import plain_table
 
 if TYPE_CHECKING:
     from lhotse.cut import DataCut
@@ -117,7 +118,7 @@ def prepare_folder(
     if root.is_dir():
         entries = read_folder(root)
     elif root.is_file():
-        entries = read_table(root, text_required=not limits.allow_no_text)
+        entries = read_corpus(root, text_required=not limits.allow_no_text)
     else:
         raise UserError(f"{root} does not exist; give a folder of audio or a TSV table")
     return prepare_entries(entries, out, where=where, language=language, limits=limits, held_out=held_out, jobs=jobs)
@@ -139,9 +140,7 @@ def prepare_entries(
     out, limits, held_out = Path(out), limits or Limits(), held_out or HeldOut()
     selected = select(entries, where or {})
     report = PrepareReport(out / "cuts.jsonl.gz", len(entries), len(selected))
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = out / f".cuts.{os.getpid()}.jsonl.gz"
-    try:
+    with whole(report.cuts) as temporary:
         with CutSet.open_writer(temporary) as writer:
             for result in _examined(selected, language, limits, jobs or os.cpu_count() or 1):
                 if isinstance(result, Dropped):
@@ -167,9 +166,6 @@ def prepare_entries(
         )
         _write_splits(temporary, out, report.roles)
         plot_durations(out / "durations.png", report.kept, report.roles)
-        temporary.replace(report.cuts)
-    finally:
-        temporary.unlink(missing_ok=True)
     return report
 
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from valle.common.errors import UserError
 from valle.data.corpus import Entry
-from valle.tokenizers.errors import UserError
 
 _PROSODY = re.compile(r"#[1-5]")
 _GENDERS = {"m": "m", "male": "m", "f": "f", "female": "f"}

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from valle.common.errors import UserError
 from valle.data.cuts import cut_audio, cut_language, cut_speaker, cut_text
 from valle.data.shards import Drop, TokenizedUtterance, shard_path, write_shard
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.codecs.base import SpeechCodec, SpeechCodes
 from valle.tokenizers.codecs.disguise import Disguise
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from valle.common.errors import UserError
+from valle.common.files import whole
 from valle.data.token_header import TokenHeader
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.writing import whole
 
 
 @dataclass

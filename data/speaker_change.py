@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 _FRAME_MS = 5.0
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 
 def hash_fraction(key: str) -> float:

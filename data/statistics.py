@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from valle.common.tables import plain_table
 from valle.data.split import ROLES
-from valle.tokenizers.tables import plain_table
 
 _BINS = 60
 

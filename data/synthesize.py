@@ -16,11 +16,11 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from valle.common.audio import resample
+from valle.common.errors import UserError
+from valle.common.files import whole
 from valle.data.engines import available, engine
 from valle.data.speaker_change import SpeakerChange, change_speaker
-from valle.tokenizers.audio import resample
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.writing import whole
 
 RATE = 24000
 

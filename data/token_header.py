@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from valle.common.errors import UserError
+from valle.common.files import whole
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer
-from valle.tokenizers.writing import whole
 
 FORMAT_VERSION = 1
 

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from valle.common.errors import UserError
+from valle.common.tables import plain_table
 from valle.data.cuts import load_cuts, manifest_hash
 from valle.data.shard_maker import DurationAligner, ShardMaker, rounded_seconds
 from valle.data.shards import Drop, read_metadata, shard_path
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.codecs.registry import load_codec
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.tables import plain_table
 from valle.tokenizers.text import TextTokenizer
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.data.aligner import Aligner
 from valle.data.cuts import cut_audio, cut_language, cut_text, load_cuts
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import PhonemeTokenizer, TextTokenizer
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from valle.common.errors import UserError
+from valle.common.files import whole
 from valle.data.cuts import cut_language, cut_text, load_cuts
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import BPETokenizer
-from valle.tokenizers.writing import whole
 
 
 def train_bpe(manifests: Sequence[str | Path], out: str | Path, vocab_size: int) -> BPETokenizer:

@@ -24,6 +24,8 @@ from tqdm import tqdm
 
 from valle.bundle import Bundle
 from valle.cloner import VoiceCloner
+from valle.common.audio import load_audio, resample
+from valle.common.tables import plain_table
 from valle.eval.judging import SAMPLE_RATE, Judgement, Judges
 from valle.eval.lists import Recording, choose_prompts
 from valle.eval.measure import Score
@@ -33,9 +35,7 @@ from valle.eval.stats import Estimate, estimate
 from valle.eval.text import TextScore, cer, score_text, wer
 from valle.lm import Generated, complete
 from valle.pieces import make_request
-from valle.tokenizers.audio import load_audio, resample
 from valle.tokenizers.codecs.base import SpeechCodes
-from valle.tokenizers.tables import plain_table
 from valle.voice import Voice
 
 

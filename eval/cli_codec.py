@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 if TYPE_CHECKING:
     from valle.eval.codec import CodecReport, CodecSummary
@@ -79,7 +79,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> Iterator[tuple[str, CodecReport]]:
     """A report for each codec, by its name."""
-    from valle.device import find_device
+    from valle.common.device import find_device
     from valle.eval.codec import evaluate_codec
     from valle.eval.codec_metrics import DEFAULT_METRICS
     from valle.eval.lists import RECORDINGS, read_list
@@ -147,7 +147,7 @@ def _n_qs(wanted: list[int] | None, codec: SpeechCodec, alone: bool) -> list[int
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what would be lost or useless, before the long work."""
-    from valle.outputs import check_folder, check_writable
+    from valle.common.files import check_folder, check_writable
 
     if args.keep_wavs and not args.out:
         raise UserError("--keep-wavs needs --out DIR to know where")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 if TYPE_CHECKING:
     from valle.cloner import VoiceCloner
@@ -51,9 +51,9 @@ def add_decoding_command(subparsers: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from valle.cloner import VoiceCloner
+    from valle.common.files import check_folder
     from valle.eval.decoding.findings import table
     from valle.eval.results import results_head, write_json
-    from valle.outputs import check_folder
 
     if unknown := [name for name in args.checks if name not in CHECKS]:
         raise UserError(f"--checks: unknown check '{unknown[0]}'; known: {', '.join(CHECKS)}")

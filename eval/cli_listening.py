@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from valle.tokenizers.tables import plain_table
+from valle.common.tables import plain_table
 
 _EXAMPLE = """example:
   valle eval listening make ours=results/a theirs=results/b --out test --key test-key.json

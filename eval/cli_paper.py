@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.tables import plain_table
+from valle.common.errors import UserError
+from valle.common.tables import plain_table
 
 if TYPE_CHECKING:
     from valle.eval.lists import Recording
@@ -79,9 +79,9 @@ def _run_paper(args: argparse.Namespace) -> int:
 
 
 def _run_noise(args: argparse.Namespace) -> int:
+    from valle.common.files import check_writable
     from valle.eval.judging import JudgeNames, Judges
     from valle.eval.noise import noise_curves, plot_curves
-    from valle.outputs import check_writable
 
     check_writable(args.out, (".png",))
     judges = Judges.build(JudgeNames(naturalness=tuple(args.naturalness), reading=False))

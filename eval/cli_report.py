@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 _REPORT_EXAMPLE = """examples:
   valle eval report results/embedded --out report.html
@@ -64,9 +64,9 @@ def _add(subparsers: Any, name: str, summary: str, example: str) -> argparse.Arg
 
 
 def _run_report(args: argparse.Namespace) -> int:
+    from valle.common.files import check_writable
     from valle.eval.report.page import build_page
     from valle.eval.saved_results import load_systems
-    from valle.outputs import check_writable
 
     check_writable(args.out, (".html", ".htm"))
     page = build_page(load_systems(args.results), args.title, args.sounds)

@@ -9,11 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.tables import plain_table
+from valle.common.errors import UserError
+from valle.common.tables import plain_table
 
 if TYPE_CHECKING:
-    from valle.cluster import Place
+    from valle.common.distributed import Place
     from valle.eval.judging import JudgeNames
     from valle.eval.manner import Manner
     from valle.eval.trial_lists import TrialList
@@ -118,8 +118,8 @@ def _open_list(args: argparse.Namespace) -> TrialList:
 
 
 def _run_jobs(args: argparse.Namespace) -> int:
+    from valle.common.files import check_folder
     from valle.eval.results import write_table
-    from valle.outputs import check_folder
 
     check_folder(args.out)
     trials = _open_list(args).trials
@@ -134,9 +134,9 @@ def _run_jobs(args: argparse.Namespace) -> int:
 
 
 def _run_tts(args: argparse.Namespace) -> int:
-    from valle.cluster import parse_part
+    from valle.common.distributed import parse_part
+    from valle.common.files import check_folder
     from valle.eval.manner import Manner
-    from valle.outputs import check_folder
 
     place, manner = parse_part(args.part), Manner.parse(args.speak)
     if args.speak and args.wavs:
@@ -154,7 +154,7 @@ def evaluate(
     args: argparse.Namespace, folder: Path, place: Place, manner: Manner
 ) -> tuple[TTSReport, dict[str, Any]] | None:
     """The report, and what it depends on, of the options of `add_run_options`; None where other parts are to do."""
-    from valle.device import find_device
+    from valle.common.device import find_device
     from valle.eval.tts import Plan, evaluate_tts, identity
     from valle.eval.tts_results import write_tts_results
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from valle.common.errors import UserError
 from valle.eval.cli_tts import add_run_options, evaluate
-from valle.tokenizers.errors import UserError
 
 MEASURES = [
     ["bare", "ras_window=0", "retries=0", "n_best=1"],
@@ -43,11 +43,11 @@ def add_variants_command(subparsers: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from valle.cluster import parse_part
+    from valle.common.distributed import parse_part
+    from valle.common.files import check_folder
     from valle.eval.compare import compare, table
     from valle.eval.manner import Manner
     from valle.eval.saved_results import load_systems
-    from valle.outputs import check_folder
 
     variants = {name: Manner.parse(settings) for name, *settings in args.variant or MEASURES}
     if len(variants) < max(2, len(args.variant or [])) or any(Path(name).name != name for name in variants):

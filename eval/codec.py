@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from valle.common.audio import load_audio, save_audio
+from valle.common.errors import UserError
 from valle.eval.codec_consistency import Consistency, measure_consistency
 from valle.eval.codec_metrics import DEFAULT_METRICS, find_metric
 from valle.eval.lists import Recording
@@ -21,11 +23,9 @@ from valle.eval.recognisers import Recogniser
 from valle.eval.similarity import SpeakerModel, embed_all, likeness
 from valle.eval.stats import Estimate, estimate
 from valle.eval.text import TextScore, cer, score_text, wer
-from valle.tokenizers.audio import load_audio, save_audio
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec, SpeechCodes
 from valle.tokenizers.codecs.cost import Cost, measure_cost
-from valle.tokenizers.errors import UserError
 
 OWN = "own"
 """Decoded with the utterance's own time-invariant codes: plain reconstruction."""

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from valle.common.files import writing
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
-from valle.tokenizers.writing import writing
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from valle.common.audio import resample
+from valle.common.errors import UserError
 from valle.eval.measure import UnmeasurableError, check_audible, optional_package
 from valle.eval.mel_cepstrum import mel_cepstrum, speech_frames
-from valle.tokenizers.audio import resample
-from valle.tokenizers.errors import UserError
 
 SAMPLE_RATE = 16_000
 """The rate at which all of them listen, so that scores of codecs of different rates can be compared."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from valle.common.tables import plain_table
 from valle.eval.codec import CodecReport, CodecSummary
 from valle.eval.results import number, results_head, text_columns
 from valle.eval.stats import estimate
-from valle.tokenizers.tables import plain_table
 
 _LABELS = {"visqol": "ViSQOL", "visqol_poly": "ViSQOL poly", "pesq": "PESQ", "stoi": "STOI", "mcd": "MCD"}
 """Columns, in the order of the paper's table."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from textwrap import indent
 from typing import Any
 
+from valle.common.errors import UserError
+from valle.common.tables import plain_table
 from valle.eval.figures import find_figure, in_order
 from valle.eval.saved_results import Row, System
 from valle.eval.stats import Estimate, estimate, estimate_difference
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.tables import plain_table
 
 _RATES = {"wer": ("words", ("substitutions", "deletions", "insertions")), "cer": ("characters", None)}
 """Errors of a corpus are all errors over all words (or characters), not the mean of the utterances' rates."""

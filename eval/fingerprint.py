@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from valle.tokenizers.hub import find_model
+from valle.common.hub import find_model
 
 
 def hash_files(paths: Iterable[Path]) -> str:

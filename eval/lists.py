@@ -10,7 +10,7 @@ from pathlib import Path
 import soundfile
 
 import valle
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 _ASSETS = Path(valle.__file__).parent / "assets" / "eval"
 RECORDINGS = _ASSETS / "list.tsv"

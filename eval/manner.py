@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from valle.cloner import VoiceCloner
+from valle.common.errors import UserError
 from valle.eval.scorer import build_scorer
 from valle.lm import Sampling
 from valle.pieces import BEST_OF, Takes
 from valle.speech import Speech
-from valle.tokenizers.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import ParamSpec
 
 from torch import Tensor
 
-from valle.tokenizers.errors import UserError, install_advice
-from valle.tokenizers.writing import writing
+from valle.common.errors import UserError, install_advice
+from valle.common.files import writing
 
 SILENCE_DBFS = -80.0
 """A signal whose RMS lies below this is silence: the rounding noise of 16-bit audio is at -101 dBFS."""

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from valle.common.audio import resample
+from valle.common.errors import UserError
 from valle.eval.measure import UnmeasurableError, check_audible, optional_package
-from valle.tokenizers.audio import resample
-from valle.tokenizers.errors import UserError
 
 SAMPLE_RATE = 16_000
 _MIN_SECONDS = 0.5

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from valle.common.audio import load_audio
 from valle.eval.codec_metrics import find_metric
 from valle.eval.figures import find_figure
 from valle.eval.judging import SAMPLE_RATE, Judges
@@ -17,7 +18,6 @@ from valle.eval.measure import measure
 from valle.eval.similarity import embed_all, likeness
 from valle.eval.stats import estimate
 from valle.eval.text import score_text, wer
-from valle.tokenizers.audio import load_audio
 
 SNRS = (40.0, 30.0, 20.0, 10.0, 0.0)
 """Of white noise, in dB; the first stands for clean."""

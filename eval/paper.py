@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 import valle
+from valle.common.errors import UserError
+from valle.common.tables import markdown_table
 from valle.eval.saved_results import System, load_systems
 from valle.eval.stats import Estimate
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.tables import markdown_table
 
 TABLES = Path(valle.__file__).parent / "configs" / "paper" / "tables.yaml"
 NOT_MEASURED = "not measured here"

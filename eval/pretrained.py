@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from valle.common.errors import UserError
 from valle.eval.measure import optional_package
-from valle.tokenizers.errors import UserError
 
 
 def load_pretrained(kind: str, model: str, what: str) -> Any:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from valle.common.audio import load_audio
 from valle.eval.lists import Recording
 from valle.eval.reading import SHORT, ReadingJudge
 from valle.eval.sphinx import SAMPLE_RATE
 from valle.eval.word_times import Word, WordTimer
-from valle.tokenizers.audio import load_audio
 
 
 @dataclass(frozen=True)

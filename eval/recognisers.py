@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from valle.common.audio import resample
+from valle.common.errors import UserError
 from valle.eval import sphinx
 from valle.eval.measure import optional_package, why_inaudible
 from valle.eval.pretrained import load_pretrained
-from valle.tokenizers.audio import resample
-from valle.tokenizers.errors import UserError
 
 SAMPLE_RATE = 16_000
 _MIN_SECONDS = 0.05

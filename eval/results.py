@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import valle
+from valle.common.files import writing
 from valle.eval.text import TextScore
-from valle.tokenizers.writing import writing
 
 FORMAT_VERSION = 1
 _PACKAGES = (

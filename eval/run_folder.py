@@ -22,13 +22,12 @@ from typing import Any
 
 from torch import Tensor
 
+from valle.common.audio import find_audio, save_audio
+from valle.common.errors import UserError
+from valle.common.files import whole
 from valle.eval.judging import Judgement
 from valle.eval.lists import Recording
 from valle.eval.trials import Trial
-from valle.outputs import find_audio
-from valle.tokenizers.audio import save_audio
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.writing import whole
 
 FORMAT_VERSION = 1
 

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from valle.common.errors import UserError
+from valle.common.files import check_folder
+from valle.common.tables import markdown_table
 from valle.eval.figures import find_figure
 from valle.eval.report.diff import diff_html
 from valle.eval.report.media import load_sound
 from valle.eval.saved_results import Row, System
 from valle.eval.stats import Estimate
-from valle.outputs import check_folder
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.tables import markdown_table
 
 _SCORES = ("wer", "cer", "sim", "dnsmos")
 _HERE = Path(__file__).parent / "report"

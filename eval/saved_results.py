@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from valle.common.audio import find_audio
+from valle.common.errors import UserError
 from valle.eval.stats import Estimate
-from valle.outputs import find_audio
-from valle.tokenizers.errors import UserError
 
 _TEXTUAL = {
     *("id", "prompt", "speaker", "text", "diff", "stop_reason", "notes", "time_invariant", "codec"),

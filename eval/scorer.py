@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.eval.recognisers import Recogniser, build_recogniser
 from valle.eval.similarity import SpeakerModel, build_speaker_model, embed_all, likeness
 from valle.eval.text import score_text
-from valle.tokenizers.errors import UserError
 from valle.voice import Voice
 
 JUDGES = ("own", "cer", "sim", "both")

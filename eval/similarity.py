@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from valle.common.audio import resample
+from valle.common.errors import UserError
 from valle.eval.measure import Score, UnmeasurableError, check_audible, optional_package
 from valle.eval.pretrained import load_pretrained
-from valle.tokenizers.audio import resample
-from valle.tokenizers.errors import UserError
 
 SAMPLE_RATE = 16_000
 MIN_SECONDS = 0.5

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import jiwer
 
+from valle.common.errors import UserError
 from valle.eval.stats import Estimate, estimate
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text.normalise import normalise
 
 _EDGE_APOSTROPHE = re.compile(r"(?<!\w)'|'(?!\w)")

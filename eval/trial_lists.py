@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from valle.common.errors import UserError
 from valle.eval.lists import (
     RECORDINGS,
     SENTENCES,
@@ -25,7 +26,6 @@ from valle.eval.lists import (
 )
 from valle.eval.trials import Clip, Trial, continuation, cross_sentence, deal, each
 from valle.eval.word_times import WordTimer
-from valle.tokenizers.errors import UserError
 
 SHIPPED = {
     "plain50": "10 plain sentences in each of 5 unseen voices",

@@ -15,11 +15,11 @@ from pathlib import Path
 import soundfile
 from torch import Tensor
 
+from valle.common.audio import load_audio, save_audio
+from valle.common.errors import UserError
+from valle.common.files import whole
 from valle.eval.lists import Recording
 from valle.eval.word_times import Word
-from valle.tokenizers.audio import load_audio, save_audio
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.writing import whole
 
 UTTERANCE_SECONDS = (4.0, 10.0)
 PROMPT_SECONDS = 3.0

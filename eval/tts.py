@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from valle.common.audio import load_audio, save_audio
+from valle.common.device import computing_with
 from valle.eval.fingerprint import hash_files, hash_model
 from valle.eval.judging import SAMPLE_RATE, JudgeNames, Judges
 from valle.eval.lists import Recording
@@ -29,8 +31,6 @@ from valle.eval.manner import Manner
 from valle.eval.run_folder import Made, RunFolder, find_output
 from valle.eval.trials import Trial
 from valle.eval.tts_scores import TTSReport, score_run
-from valle.threads import computing_with
-from valle.tokenizers.audio import load_audio, save_audio
 
 _PIECE = 8
 """Trials or recordings in a piece of work: small enough to be shared evenly, large enough to be worth a batch."""

@@ -23,16 +23,16 @@ from torch import Tensor
 
 from valle.bundle import Bundle
 from valle.cloner import VoiceCloner
+from valle.common.audio import load_audio
+from valle.common.errors import UserError
+from valle.common.plot import plot_pair
 from valle.eval.recognisers import build_recogniser
 from valle.eval.similarity import build_speaker_model, embed_all, likeness
 from valle.eval.text import normalise_for_scoring
 from valle.lm import ARModel
 from valle.lm.transformer import Attention, rotate
 from valle.pieces import Takes
-from valle.plot import plot_pair
 from valle.speech import Speech
-from valle.tokenizers.audio import load_audio
-from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
     from valle.lm.task import LMTask

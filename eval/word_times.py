@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from valle.common.audio import load_audio
 from valle.eval.lists import Recording
 from valle.eval.sphinx import SAMPLE_RATE, SphinxText
-from valle.tokenizers.audio import load_audio
 
 
 @dataclass(frozen=True)

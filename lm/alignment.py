@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 IGNORE = -100
 """Target that the cross-entropy skips."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from valle.common.errors import UserError
 from valle.lm.alignment import frame_pointers
 from valle.lm.config import LMConfig
 from valle.lm.geometry import start_from_codec
@@ -28,7 +29,6 @@ from valle.lm.prefix import PrefixEmbedding
 from valle.lm.transformer import Transformer
 from valle.tokenizers.codecs.base import SpeechCodec
 from valle.tokenizers.codecs.convnext import ConvNeXtBlock
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer
 
 FRONT_BLOCKS = 2

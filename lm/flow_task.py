@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from valle.common.optim import OptimConfig
 from valle.lm.config import LMConfig
 from valle.lm.flow import UNKNOWN, FlowModel
-from valle.lm.optim import OptimConfig
 from valle.lm.task import LMTask, StartConfig
 from valle.tokenizers.codecs.registry import load_codec
 

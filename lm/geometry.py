@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs.base import SpeechCodec
-from valle.tokenizers.errors import UserError
 
 STD = 0.02
 RANDOM_SHARE = 0.25

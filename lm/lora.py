@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 
 @dataclass(frozen=True)

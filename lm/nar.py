@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from valle.common.errors import UserError
 from valle.lm.alignment import frame_pointers
 from valle.lm.config import LMConfig
 from valle.lm.prefix import PrefixEmbedding
 from valle.lm.transformer import Transformer
-from valle.tokenizers.errors import UserError
 
 
 class NARModel(nn.Module):

@@ -11,8 +11,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from valle.common.errors import UserError
 from valle.lm.ar import ARModel
-from valle.tokenizers.errors import UserError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 

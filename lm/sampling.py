@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 
 @dataclass(frozen=True)

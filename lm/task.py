@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from valle.common.errors import UserError
+from valle.common.optim import BadSteps, OptimConfig, build_optimizer, build_schedule
 from valle.lm.alignment import IGNORE, check_durations
 from valle.lm.ar import ARModel, Prompts
 from valle.lm.config import LMConfig
@@ -22,11 +24,8 @@ from valle.lm.geometry import start_from_codec, start_voice_from_codec
 from valle.lm.lora import LoRAConfig, add_lora
 from valle.lm.losses import accuracy, cross_entropy
 from valle.lm.nar import NARModel
-from valle.lm.optim import OptimConfig, build_optimizer, build_schedule
 from valle.lm.weights import LanguageModel, load_lm
-from valle.tokenizers.bad_steps import BadSteps
 from valle.tokenizers.codecs.registry import load_codec
-from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
     from valle.data.batch import LMBatch

@@ -11,13 +11,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from valle.common.errors import UserError
+from valle.common.hub import find_model
 from valle.lm.ar import ARModel
 from valle.lm.config import LMConfig
 from valle.lm.flow import FlowModel
 from valle.lm.lora import LoRAConfig, add_lora, merge_lora
 from valle.lm.nar import NARModel
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.hub import find_model
 
 LanguageModel = ARModel | NARModel | FlowModel
 MODELS: dict[str, type[LanguageModel]] = {"ar": ARModel, "nar": NARModel, "flow": FlowModel}

@@ -10,7 +10,7 @@ import csv
 from pathlib import Path
 
 import valle
-from valle.tokenizers.audio import load_audio, save_audio
+from valle.common.audio import load_audio, save_audio
 
 RECORDINGS = Path(valle.__file__).parent / "assets" / "eval"
 

@@ -18,7 +18,7 @@ import pytest
 
 import valle
 from valle.cli import build_parser, main
-from valle.tokenizers.audio import load_audio, save_audio
+from valle.common.audio import load_audio, save_audio
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

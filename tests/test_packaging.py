@@ -167,7 +167,7 @@ def test_cloning_works_without_the_extras() -> None:
     others -= {"setuptools"}  # torch asks for it, too
     blocked = [top for top, names in packages_distributions().items() if others & set(map(canonicalize_name, names))]
     assert {"lightning", "lhotse", "transformers", "jiwer"} <= set(blocked)
-    needed = "valle.cloner, valle.plot, valle.commands.clone"
+    needed = "valle.cloner, valle.common.plot, valle.commands.clone"
     code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import {needed}"
     run(sys.executable, "-c", code, cwd=ROOT)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from valle.threads import wait_asleep
+from valle.common.device import wait_asleep
 
 if TYPE_CHECKING:
     from valle.cloner import VoiceCloner
-    from valle.tokenizers.errors import UserError
+    from valle.common.errors import UserError
     from valle.voice import Voice
 
 __version__ = "0.1.0"
 __all__ = ["UserError", "Voice", "VoiceCloner", "__version__"]
 
-_HOMES = {"UserError": "valle.tokenizers.errors", "Voice": "valle.voice", "VoiceCloner": "valle.cloner"}
+_HOMES = {"UserError": "valle.common.errors", "Voice": "valle.voice", "VoiceCloner": "valle.cloner"}
 
 
 def __getattr__(name: str) -> object:

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from valle.cloner import VoiceCloner
+from valle.common.device import computing_with
+from valle.common.errors import UserError
 from valle.engine import ROWS
 from valle.jobs import Job
 from valle.lm import Sampling
 from valle.pieces import Takes
 from valle.speech import Speech
 from valle.task import Task
-from valle.threads import computing_with
-from valle.tokenizers.errors import UserError
 from valle.voice import Voice
 
 _VOICES_KEPT = 64

@@ -23,15 +23,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
+from valle.common.files import writing
 from valle.data.aligner import Aligner
 from valle.lm import ARModel, FlowModel, LMConfig, NARModel, Sampling, load_lm, save_lm
 from valle.model_card import model_card
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec
 from valle.tokenizers.codecs.registry import load_codec, save_codec
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer, resolve_language, text_tokenizer_from_dict
 from valle.tokenizers.text.characters import MARKS
-from valle.tokenizers.writing import writing
 
 FORMAT_VERSION = 1
 USUAL_ENDS = ".?"

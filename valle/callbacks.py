@@ -23,8 +23,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from valle.bundle import known_ends, read_config
 from valle.checkpoints import newest_whole, numbered
+from valle.common.errors import UserError
+from valle.common.files import whole
 from valle.data.token_header import TokenHeader
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text.characters import MARKS
 
 log = logging.getLogger(__name__)
@@ -37,17 +38,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the final name and renames: a killed run leaves no half-written checkpoint under that name."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole(path) as part, part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class Checkpoints(Checkpoint):
@@ -128,7 +122,7 @@ class Checkpoints(Checkpoint):
             return False
         try:
             trainer.save_checkpoint(path)
-        except (OSError, RuntimeError) as error:  # torch.save has a RuntimeError for what the disk refuses
+        except (OSError, UserError, RuntimeError) as error:  # torch.save has a RuntimeError for what the disk refuses
             if trainer.world_size > 1:
                 raise  # the other processes wait for this one, without end
             log.warning("%s could not be written: %s", path, str(error).splitlines()[0])

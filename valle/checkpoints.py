@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 WEIGHTS = "weights.ckpt"
 """The file with the whole weights and all facts, in a checkpoint that is a folder (see `valle.zero`)."""

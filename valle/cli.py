@@ -13,9 +13,9 @@ from traceback import walk_tb
 from typing import NoReturn
 
 from valle import __version__
-from valle.outputs import remove_unused_folders
-from valle.threads import wait_asleep
-from valle.tokenizers.errors import UserError, install_advice
+from valle.common.device import wait_asleep
+from valle.common.errors import UserError, install_advice
+from valle.common.files import remove_unused_folders
 
 COMMANDS = {
     "clone": "speak a text with the voice of a recording",

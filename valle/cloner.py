@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from valle.bundle import Bundle
-from valle.device import find_device
+from valle.common.device import computing_with, find_device, threads_to_speak
+from valle.common.errors import UserError
+from valle.common.hub import find_model
 from valle.engine import ROWS, STREAM_AHEAD, Engine
 from valle.lm import Sampling
 from valle.lm.precision import for_steps
@@ -19,9 +21,6 @@ from valle.pieces import BEST_OF, Takes, cut_text
 from valle.prompt import load_prompt
 from valle.speech import Speech, SpeechChunk, SpokenPiece
 from valle.task import Task
-from valle.threads import computing_with, threads_to_speak
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.hub import find_model
 from valle.voice import PromptSource, Voice, make_voice
 
 
@@ -29,7 +28,7 @@ class VoiceCloner:
     """Speaks any text in the voice of a short recording.
 
     precision: of the AR model's steps: fp32, bf16, fp16, int8, or auto (`valle.lm.precision`)
-    threads:   of the CPU, while it speaks; None: as many as suit the model (`valle.threads`)
+    threads:   of the CPU, while it speaks; None: as many as suit the model (`valle.common.device`)
     """
 
     def __init__(self, bundle: Bundle, precision: str = "auto", threads: int | None = None) -> None:
@@ -84,7 +83,7 @@ class VoiceCloner:
     def engine(self, sampling: Sampling | None = None, rows: int = ROWS) -> Engine:
         """Speaks many texts at once, `rows` sentences at a time; for servers and long lists.
 
-        It computes with the threads of whoever drives it: `valle.threads.computing_with(cloner.threads)`.
+        It computes with the threads of whoever drives it: `valle.common.device.computing_with(cloner.threads)`.
         """
         return Engine(self.bundle, sampling, rows, self._stepper, self._prefills)
 

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
+from valle.common.files import writing
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodes
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.writing import writing
 
 MAGIC = b"VALC"
 FORMAT_VERSION = 2

@@ -9,8 +9,8 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-from valle.plot import draw_pair
-from valle.tokenizers.audio import save_audio
+from valle.common.audio import save_audio
+from valle.common.plot import draw_pair
 
 
 class CodecSamples(L.Callback):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from valle.bundle import Bundle
+from valle.common.errors import UserError
 from valle.lm import ARModel, Decoder, Row, Sampling
 from valle.lm.prefills import Prefills
 from valle.pieces import Take, Takes
 from valle.speech import SpokenPiece
 from valle.task import Task
-from valle.tokenizers.errors import UserError
 from valle.voice import Voice
 
 ROWS = 8

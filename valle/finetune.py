@@ -6,12 +6,12 @@ import logging
 from pathlib import Path
 
 from valle.bundle import read_config
+from valle.common.errors import UserError
+from valle.common.hub import find_model
 from valle.data.lm_data import LMDataModule
 from valle.data.shards import TokenDataset
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.codecs.registry import load_codec
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.hub import find_model
 from valle.tokenizers.text import read_text_tokenizer
 
 log = logging.getLogger(__name__)

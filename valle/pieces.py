@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.joining import pause_after
 from valle.lm import Generated, Request, Row
 from valle.speech import SpokenPiece
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import TextTokenizer, split_sentences
 from valle.voice import Voice
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from valle.common.audio import AudioSource, load_audio, name_of, resample
+from valle.common.errors import UserError
 from valle.loudness import loudness
-from valle.tokenizers.audio import AudioSource, load_audio, name_of, resample
-from valle.tokenizers.errors import UserError
 
 PromptSource = AudioSource | tuple[Tensor | np.ndarray, int]
 """A recording: a path, the bytes of an audio file, such a file opened for reading, or `(wav, rate)`.

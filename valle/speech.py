@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from torch import Tensor
 
-from valle.tokenizers.audio import save_audio
+from valle.common.audio import save_audio
 
 FAULTS = {
     "max_length": "did not come to an end",

@@ -21,10 +21,10 @@ import soundfile
 import torch
 from torch import Tensor
 
+from valle.common.audio import FORMATS
+from valle.common.errors import UserError
+from valle.common.files import writing
 from valle.speech import SpokenPiece
-from valle.tokenizers.audio import FORMATS
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.writing import writing
 
 
 class SpokenFile:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from valle.bundle import Bundle
+from valle.common.errors import UserError
 from valle.joining import Joiner
 from valle.lm import Decoder, Generated, Request, Row, Sampling, complete
 from valle.lm.faults import find_fault
@@ -19,7 +20,6 @@ from valle.pieces import Piece, Scorer, Take, Takes, cut_text, make_request
 from valle.prompt import SPEECH_DBFS
 from valle.speech import FAULTS, Outcome, Speech, SpeechChunk, SpokenPiece
 from valle.tokenizers.codecs.base import DecodeStream, SpeechCodes
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import NothingToSayError
 from valle.voice import Voice
 

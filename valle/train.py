@@ -27,11 +27,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from valle.callbacks import AtomicCheckpointIO, Checkpoints, Origin, ProgressLines, RandomState
 from valle.checkpoints import load_checkpoint, newest_whole
+from valle.common.errors import UserError
 from valle.data.lm_data import LMDataModule
 from valle.data.token_header import TokenHeader
 from valle.finetune import check_tokens, parts_beside, start_options, warn_of_little
 from valle.loggers import LoggerName, make_loggers
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import text_tokenizer_from_dict
 
 JOBS = {

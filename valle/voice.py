@@ -13,10 +13,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from valle.bundle import Bundle
+from valle.common.errors import UserError
+from valle.common.files import whole
 from valle.prompt import Prompt, PromptSource, load_prompt
 from valle.speech import player
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.writing import whole
 
 _TENSORS = ("codes", "time_invariant", "phonemes", "durations")
 

@@ -10,7 +10,6 @@ before any path is made of them. The recordings that come with the package are v
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -26,8 +25,9 @@ import soundfile
 from torch import Tensor
 
 import valle
-from valle.tokenizers.audio import save_audio
-from valle.tokenizers.errors import UserError
+from valle.common.audio import save_audio
+from valle.common.errors import UserError
+from valle.common.tables import read_table
 
 CONSENT = (
     "I am the person in this recording, or have that person's permission to clone this voice, and I will not use it to "
@@ -204,13 +204,12 @@ def new_voice_id() -> str:
 def _builtin_voices() -> list[StoredVoice]:
     """One recording of each speaker in the package: the first of 6 to 12 seconds."""
     voices: dict[str, StoredVoice] = {}
-    with (_RECORDINGS / "list.tsv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            speaker, path = row["speaker"].rpartition("/")[2], _RECORDINGS / row["path"]
-            seconds = soundfile.info(path).duration
-            if speaker not in voices and 6 <= seconds <= 12:
-                name = f"LibriSpeech reader {speaker} ({row['gender']})"
-                voices[speaker] = StoredVoice(f"libri-{speaker}", name, 0, round(seconds, 2), "en-us", None, None, path)
+    for _, row in read_table(_RECORDINGS / "list.tsv", ("path", "speaker", "gender")):
+        speaker, path = row["speaker"].rpartition("/")[2], _RECORDINGS / row["path"]
+        seconds = soundfile.info(path).duration
+        if speaker not in voices and 6 <= seconds <= 12:
+            name = f"LibriSpeech reader {speaker} ({row['gender']})"
+            voices[speaker] = StoredVoice(f"libri-{speaker}", name, 0, round(seconds, 2), "en-us", None, None, path)
     return list(voices.values())
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from valle.tokenizers.audio import resample
+from valle.common.audio import resample
 
 DEFAULT_KEY = "valle"
 """Known to everybody, so that everybody can look for the mark."""

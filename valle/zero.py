@@ -21,7 +21,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, StrategyRegistry
 from torch import Tensor
 
 from valle.checkpoints import WEIGHTS, load_checkpoint
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 STAGES = (1, 2, 3)
 _ONLY_TO_CONTINUE = ("averaging_state", "callbacks", "loops", "lr_schedulers", "optimizer_states")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from valle.common.tables import plain_table
 from valle.eval.stats import Estimate
-from valle.tokenizers.tables import plain_table
 
 
 @dataclass(frozen=True)

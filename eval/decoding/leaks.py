@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from valle.cloner import VoiceCloner
+from valle.common.audio import load_audio, resample
 from valle.eval.decoding.findings import Finding
 from valle.eval.lists import Recording
 from valle.eval.measure import why_inaudible
@@ -25,7 +26,6 @@ from valle.eval.text import normalise_for_scoring
 from valle.eval.trials import Trial
 from valle.eval.word_times import WordTimer
 from valle.pieces import Takes
-from valle.tokenizers.audio import load_audio, resample
 
 TAIL = 5
 """Words at the end of the prompt that are listened for."""

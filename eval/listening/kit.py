@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from valle.common.errors import UserError
+from valle.common.files import check_folder, check_writable
 from valle.eval.report.media import load_sound
 from valle.eval.saved_results import System
-from valle.outputs import check_folder, check_writable
-from valle.tokenizers.errors import UserError
 
 REFERENCE = "real recording"
 KEY_VERSION = 1

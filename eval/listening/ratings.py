@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student_t
 
+from valle.common.errors import UserError
 from valle.eval.stats import DRAWS, Estimate
-from valle.tokenizers.errors import UserError
 
 _COLUMNS = ("test", "listener", "sample", "score")
 

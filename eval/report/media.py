@@ -12,7 +12,7 @@ import soundfile
 import soxr
 from PIL import Image
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 RATE = 16_000
 _COMPRESSION = 0.7

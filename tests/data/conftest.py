@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import valle
-from valle.data.corpus import read_table
+from valle.data.corpus import read_corpus
 from valle.data.prepare import prepare_entries
 from valle.tokenizers.codecs import build_codec, save_codec
 
@@ -25,7 +25,7 @@ def recordings() -> Path:
 @pytest.fixture(scope="session")
 def cuts(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared manifest of 25 shipped utterances, 5 of each speaker."""
-    entries = [e for e in read_table(recordings) if e.id.endswith(("0001", "0002", "0003", "0004", "0005"))]
+    entries = [e for e in read_corpus(recordings) if e.id.endswith(("0001", "0002", "0003", "0004", "0005"))]
     return prepare_entries(entries, tmp_path_factory.mktemp("prepared"), jobs=1).cuts
 
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from valle.common.errors import UserError
 from valle.data.aligner import Aligner, Alignment
 from valle.data.features import FRAME_SECONDS
 from valle.data.phone_training import Schedule
-from valle.tokenizers.errors import UserError
 
 RATE = 16000
 VOCAB = ["<pad>", "<unk>", " ", ",", "a", "ˈa", "ɪ", "s", "m", "t", "ɾ"]

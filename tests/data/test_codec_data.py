@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.data.audio_pool import AudioPool
 from valle.data.codec_data import CodecDataModule, SegmentBatch, SegmentDataset
 from valle.data.cuts import cut_audio, load_cuts
-from valle.tokenizers.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from torch.utils.data import Dataset
 
+from valle.common.errors import UserError
 from valle.data.loader import BatchPlan, ResumableLoader
-from valle.tokenizers.errors import UserError
 
 
 class Growing(BatchPlan):

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from valle.common.errors import UserError
 from valle.data.phone_frames import PhoneFrames
 from valle.data.shards import TokenizedUtterance, shard_path, write_shard
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.codecs.base import CodecSpec
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import PhonemeTokenizer
 
 

@@ -8,9 +8,9 @@ import pytest
 import soundfile
 from lhotse import CutSet
 
+from valle.common.errors import UserError
 from valle.data.corpus import parse_where
 from valle.data.prepare import Limits, prepare_folder
-from valle.tokenizers.errors import UserError
 
 RATE = 16000
 
@@ -111,8 +111,8 @@ def test_a_failed_run_leaves_no_manifest_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"line 1: no header line"),
-        ("a\ta.wav\ts\thello\n", r"line 1: no header line"),
+        ("", r"line 1: column 'id' is missing; it must name id path speaker text"),
+        ("a\ta.wav\ts\thello\n", r"line 1: column 'id' is missing; it must name id path speaker text"),
         ("id\tpath\tspeaker\n", r"line 1: column 'text' is missing"),
         ("id\tpath\tspeaker\ttext\n", r"no rows"),
         ("id\tpath\tspeaker\ttext\n\na\ta.wav\ts\n", r"line 3: 3 columns, but the header has 4"),

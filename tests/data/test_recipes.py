@@ -18,9 +18,9 @@ from lhotse.recipes import (
     prepare_vctk,
 )
 
+from valle.common.errors import UserError
 from valle.data.prepare import prepare_entries
 from valle.data.recipes import RECIPES, read_corpus
-from valle.tokenizers.errors import UserError
 
 ENGLISH = ["There's iron, they say.", "A grain or two, perhaps.", "Good night!", "He makes me feel it."]
 CHINESE = ["卡尔普陪外孙玩滑梯", "假语村言别再拥抱我", "宝马配挂跛骡鞍"]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from valle.common.errors import UserError
 from valle.data.split import held_out_speakers, held_out_utterances, roles
-from valle.tokenizers.errors import UserError
 
 
 def test_an_utterance_stays_on_its_side_when_others_join() -> None:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import pyworld
 
-from valle.data.corpus import read_table
+from valle.common.errors import UserError
+from valle.data.corpus import read_corpus
 from valle.data.engines import Espeak, available, engine
 from valle.data.prepare import prepare_folder
 from valle.data.speaker_change import SpeakerChange, change_speaker
 from valle.data.synthesize import invent_speakers, synthesize
-from valle.tokenizers.errors import UserError
 
 TEXT = "The birch canoe slid on the smooth planks."
 
@@ -84,7 +84,7 @@ def test_a_corpus_is_made_once_and_completed_when_parts_are_missing(tmp_path: Pa
     )
     asked = {"utterances": 6, "speakers": 40, "engines": ["espeak"], "seed": 1}
     table = synthesize(tmp_path / "sentences.txt", tmp_path / "out", **asked)
-    entries = read_table(table)
+    entries = read_corpus(table)
     assert sorted(e.text for e in entries) == sorted(
         ["One sentence to read.", "And another one to read.", "A third one ends the list."] * 2
     )

@@ -16,15 +16,15 @@ from lhotse import CutSet
 from lhotse.utils import fastcopy
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.data.batch import collate
-from valle.data.corpus import read_table
+from valle.data.corpus import read_corpus
 from valle.data.cuts import cut_audio, load_cuts
 from valle.data.prepare import Limits, prepare_entries, prepare_folder
 from valle.data.shards import TokenDataset, read_metadata, shard_path
 from valle.data.token_header import TokenHeader
 from valle.data.tokenize import tokenize
 from valle.tokenizers.codecs import load_codec
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import PhonemeTokenizer
 
 TEXT = PhonemeTokenizer()
@@ -195,7 +195,7 @@ def test_other_codecs_texts_aligners_and_cuts_are_not_mixed_in(
 
 
 def test_what_cannot_be_tokenized_is_reported(recordings: Path, codec_dirs: tuple[Path, Path], tmp_path: Path) -> None:
-    entries = read_table(recordings)[:6]
+    entries = read_corpus(recordings)[:6]
     for entry in entries:
         shutil.copy(entry.path, tmp_path)
     table = tmp_path / "list.tsv"
@@ -220,7 +220,7 @@ def test_what_cannot_be_tokenized_is_reported(recordings: Path, codec_dirs: tupl
 def test_a_run_that_makes_nothing_can_be_put_right(
     recordings: Path, codec_dirs: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    cuts = prepare_entries(read_table(recordings)[:2], tmp_path / "cuts", jobs=1).cuts
+    cuts = prepare_entries(read_corpus(recordings)[:2], tmp_path / "cuts", jobs=1).cuts
     with pytest.raises(UserError, match=r"every utterance was dropped.*not aligned"):
         tokenize(cuts, tmp_path / "tokens", codec_dirs[0], TEXT, aligner=EvenAligner(most=1))
     assert not list((tmp_path / "tokens").glob("shard-*"))

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from valle.common.errors import UserError
 from valle.data.aligner import Aligner
 from valle.data.cuts import cut_audio, cut_text, load_cuts
 from valle.data.prepare import prepare_folder
 from valle.data.train_aligner import train_aligner
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import PhonemeTokenizer
 
 

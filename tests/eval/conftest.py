@@ -29,7 +29,7 @@ def recordings() -> dict[str, Recording]:
 @pytest.fixture(scope="session")
 def speech(recordings: dict[str, Recording]) -> Callable[[str], Tensor]:
     """A shipped recording [S] at 16 kHz by its id."""
-    from valle.tokenizers.audio import load_audio
+    from valle.common.audio import load_audio
 
     return lambda id_: load_audio(recordings[id_].path, 16_000)
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from valle.common.audio import load_audio, save_audio
+from valle.common.errors import UserError
 from valle.eval.cli import add_eval_commands
 from valle.eval.lists import Recording
-from valle.tokenizers.audio import load_audio, save_audio
 from valle.tokenizers.codecs import build_codec, save_codec
-from valle.tokenizers.errors import UserError
 
 PROMPTS = ["1688-142285-0009", "3331-159605-0005"]
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from valle.common.audio import load_audio
+from valle.common.errors import UserError
 from valle.eval.codec import CROSS, OWN, evaluate_codec
 from valle.eval.codec_consistency import Consistency, measure_consistency, plot_consistency
 from valle.eval.lists import Recording
 from valle.eval.similarity import build_speaker_model
-from valle.tokenizers.audio import load_audio
 from valle.tokenizers.codecs import SpeechCodec, SpeechCodes, build_codec
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
-from valle.tokenizers.errors import UserError
 
 SMALL = {"dim": 16, "hidden": 16, "encoder_layers": 2, "decoder_layers": [2, 2], "codebook_size": 32, "early_layers": 1}
 TWO_SPEAKERS = ["1688-142285-0002", "1688-142285-0009", "3331-159605-0004"]

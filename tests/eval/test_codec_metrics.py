@@ -10,10 +10,10 @@ import scipy.signal
 import torch
 from torch import Tensor
 
+from valle.common.audio import resample
+from valle.common.errors import UserError
 from valle.eval.codec_metrics import METRICS, find_metric, mcd, pesq, stoi
 from valle.eval.measure import Score, UnmeasurableError, measure
-from valle.tokenizers.audio import resample
-from valle.tokenizers.errors import UserError
 
 Speech = Callable[[str], Tensor]
 RATE = 16_000

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from valle.common.errors import UserError
 from valle.eval.compare import compare, table
 from valle.eval.saved_results import load_systems
-from valle.tokenizers.errors import UserError
 
 MakeRow = Callable[..., dict[str, Any]]
 WriteRun = Callable[..., Path]

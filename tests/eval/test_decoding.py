@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.eval.decoding.findings import Finding, table
 from valle.eval.decoding.leaks import EdgeJudge, Edges, compare_edges
 from valle.eval.decoding.long_text import voice_change, whole_minutes
@@ -17,7 +18,6 @@ from valle.eval.lists import Recording
 from valle.eval.similarity import build_speaker_model, embed_all
 from valle.eval.stats import estimate
 from valle.speech import SpeechChunk
-from valle.tokenizers.errors import UserError
 
 
 def test_a_voice_that_becomes_another_is_noticed(speech: Callable[[str], Tensor]) -> None:

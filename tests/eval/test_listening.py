@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from valle.common.errors import UserError
 from valle.eval.listening.kit import REFERENCE, make_kit
 from valle.eval.listening.ratings import Rating, read_ratings, score_ratings
 from valle.eval.saved_results import System, load_systems
-from valle.tokenizers.errors import UserError
 
 HEADER = "test,scale,listener,sample,score,place\n"
 

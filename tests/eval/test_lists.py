@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from valle.common.errors import UserError
 from valle.eval.lists import (
     RECORDINGS,
     SENTENCES,
@@ -13,7 +14,6 @@ from valle.eval.lists import (
     read_list,
     read_sentences,
 )
-from valle.tokenizers.errors import UserError
 
 HEADER = "id\tpath\tspeaker\ttext\n"
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from valle.common.errors import UserError
 from valle.eval.manner import Manner
-from valle.tokenizers.errors import UserError
 
 
 def test_settings_are_read_and_only_what_differs_is_told() -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.eval.measure import UnmeasurableError
 from valle.eval.naturalness import build_naturalness
-from valle.tokenizers.errors import UserError
 
 RATE = 16_000
 CLEAR = "1688-142285-0002"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from valle.cli import build_parser
+from valle.common.errors import UserError
 from valle.eval.paper import NOT_MEASURED, TABLES, paper_tables, read_runs
-from valle.tokenizers.errors import UserError
 
 
 def test_nothing_measured_is_said_in_every_cell() -> None:

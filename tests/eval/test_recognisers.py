@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.eval.recognisers import build_recogniser, recogniser_names
 from valle.eval.text import score_text
-from valle.tokenizers.errors import UserError
 
 Speech = Callable[[str], Tensor]
 RATE = 16_000

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from valle.common.errors import UserError
 from valle.eval.figures import FIGURES
 from valle.eval.report.charts import distribution
 from valle.eval.report.diff import diff_html
@@ -20,7 +21,6 @@ from valle.eval.report.media import load_sound
 from valle.eval.report.page import build_page
 from valle.eval.samples import spread_out, write_samples
 from valle.eval.saved_results import load_systems
-from valle.tokenizers.errors import UserError
 
 MakeRow = Callable[..., dict[str, Any]]
 WriteRun = Callable[..., Path]

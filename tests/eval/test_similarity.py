@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.eval.measure import UnmeasurableError
 from valle.eval.similarity import (
     SpeakerModel,
@@ -16,7 +17,6 @@ from valle.eval.similarity import (
     likeness,
     voice_spread,
 )
-from valle.tokenizers.errors import UserError
 
 Speech = Callable[[str], Tensor]
 RATE = 16_000

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from valle.common.errors import UserError
 from valle.eval.text import cer, normalise_for_scoring, score_text, wer
-from valle.tokenizers.errors import UserError
 
 
 def test_errors_counted_by_hand() -> None:

@@ -8,12 +8,12 @@ import pytest
 import soundfile
 import torch
 
+from valle.common.audio import load_audio, save_audio
+from valle.common.errors import UserError
 from valle.eval.lists import Recording
 from valle.eval.trial_lists import open_list, read_seed_tts, read_trials
 from valle.eval.trials import Clip, continuation, cross_sentence
 from valle.eval.word_times import Word, WordTimer
-from valle.tokenizers.audio import load_audio, save_audio
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text.characters import final_mark
 
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from valle.common.audio import load_audio, save_audio
+from valle.common.errors import UserError
 from valle.eval.judging import JudgeNames
 from valle.eval.lists import Recording
 from valle.eval.run_folder import RunFolder
@@ -15,8 +17,6 @@ from valle.eval.text import score_text
 from valle.eval.trials import Clip, Trial, each
 from valle.eval.tts import Plan, evaluate_tts, identity
 from valle.eval.tts_results import tts_results, tts_table, write_tts_results
-from valle.tokenizers.audio import load_audio, save_audio
-from valle.tokenizers.errors import UserError
 
 ANNA, BERT = "1688-142285-0009", "3331-159605-0005"  # two speakers
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
+from valle.common.errors import UserError
 from valle.lm.alignment import IGNORE, advance_targets, check_durations, frame_pointers, legal_advances
-from valle.tokenizers.errors import UserError
 
 
 def naive(durations: list[int]) -> tuple[list[int], list[int], list[int]]:

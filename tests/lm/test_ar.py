@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
+from valle.common.errors import UserError
 from valle.data.batch import LMBatch
 from valle.lm import ARModel, ARSteps, LMConfig
 from valle.lm.alignment import IGNORE
 from valle.lm.ar import Prompts
 from valle.lm.losses import cross_entropy
-from valle.tokenizers.errors import UserError
 
 
 def steps_of(model: ARModel, batch: LMBatch) -> ARSteps:

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from valle.common.errors import UserError
 from valle.data.batch import LMBatch
 from valle.lm import FlowModel, Generated, Request, Sampling, complete
 from valle.lm.flow import UNKNOWN, flow_codes
 from valle.lm.flow_task import FlowTask
 from valle.tokenizers.codecs import build_codec, save_codec
-from valle.tokenizers.errors import UserError
 
 CODEC = {
     "dim": 32,

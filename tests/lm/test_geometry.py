@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from valle.common.errors import UserError
 from valle.lm.config import LMConfig
 from valle.lm.geometry import start_from_codec, start_voice_from_codec
 from valle.lm.prefix import PrefixEmbedding
 from valle.tokenizers.codecs.conv import HifiCodec
 from valle.tokenizers.codecs.spectral import SpectralCodec
-from valle.tokenizers.errors import UserError
 
 TINY = {"dim": 32, "hidden": 32, "encoder_layers": 2, "decoder_layers": (2, 1), "codebook_size": 64, "n_q": 2}
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from valle.common.errors import UserError
 from valle.data.batch import LMBatch
 from valle.lm import NARModel
-from valle.tokenizers.errors import UserError
 
 
 def model_of(config) -> NARModel:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from valle.common.errors import UserError
 from valle.lm.sampling import Sampling, choose, draw, probabilities
-from valle.tokenizers.errors import UserError
 
 LOGITS = torch.tensor([[0.5, 0.1, 0.3, 0.1]]).log()
 

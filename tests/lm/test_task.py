@@ -15,12 +15,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from valle.common.errors import UserError
+from valle.common.optim import OptimConfig, lr_share
 from valle.lm import LMConfig
 from valle.lm.ema import EMA
-from valle.lm.optim import OptimConfig, lr_share
 from valle.lm.task import ARTask, LMTask, NARTask
 from valle.lm.weights import from_checkpoint, load_lm, save_lm
-from valle.tokenizers.errors import UserError
 
 OPTIM = OptimConfig(lr=5e-3, warmup_steps=10, weight_decay=0.0)
 

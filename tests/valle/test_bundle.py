@@ -18,11 +18,11 @@ import valle
 from valle.bundle import Bundle, read_config
 from valle.cli import main
 from valle.cloner import VoiceCloner
+from valle.common.errors import UserError
+from valle.common.hub import EMBEDDED
 from valle.lm import ARModel, FlowModel, save_lm
 from valle.pieces import make_request
 from valle.tokenizers.codecs import load_codec
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.hub import EMBEDDED
 
 Make = Callable[..., Any]
 PROMPT = Path(valle.__file__).parent / "assets" / "eval" / "1688-142285-0002.opus"

@@ -16,7 +16,7 @@ import torch
 
 import valle
 from valle.cli import COMMANDS, main
-from valle.tokenizers.audio import resample
+from valle.common.audio import resample
 
 ROOT = Path(__file__).parents[2]
 RATE = 16000
@@ -284,7 +284,7 @@ def test_jobs_go_on_after_a_failure(
     [
         ("", "column 'id' is missing"),
         ("id\tprompt\ttext\n", "column 'prompt_text' is missing"),
-        ("id\tprompt\tprompt_text\ttext\n", "no jobs"),
+        ("id\tprompt\tprompt_text\ttext\n", "no rows"),
         ("id\tprompt\tprompt_text\ttext\na\tb\n", "line 2: 2 columns"),
         ("id\tprompt\tprompt_text\ttext\n../a\tb\tc\td\n", "cannot be an id"),
         ("id\tprompt\tprompt_text\ttext\na\tb\tc\td\na\tb\tc\td\n", "line 3: id 'a' is there twice"),

@@ -13,7 +13,7 @@ import soundfile
 from valle.bundle import Bundle
 from valle.cli import main
 from valle.cloner import VoiceCloner
-from valle.tokenizers.audio import load_audio
+from valle.common.audio import load_audio
 from valle.voice_store import VoiceStore, new_voice_id
 
 PROMPT = "1688-142285-0002.opus"

@@ -16,12 +16,12 @@ import torch
 
 import valle
 from valle import VoiceCloner
+from valle.common.errors import UserError
 from valle.joining import FADE_SECONDS, SENTENCE_PAUSE
 from valle.lm import Decoder, Request, Row, Sampling
 from valle.pieces import Takes, cut_text
 from valle.speech import Speech
 from valle.tokenizers.codecs import SpeechCodes
-from valle.tokenizers.errors import UserError
 
 PROMPT = Path(valle.__file__).parent / "assets" / "eval" / "1688-142285-0002.opus"
 TRANSCRIPT = "You don't mean that you thought me so silly."

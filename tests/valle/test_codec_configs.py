@@ -13,7 +13,7 @@ import torch
 
 import valle
 from valle.checkpoints import newest_whole
-from valle.data.corpus import read_table
+from valle.data.corpus import read_corpus
 from valle.data.prepare import prepare_entries
 from valle.train import build, train
 
@@ -40,7 +40,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def cuts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    entries = [e for e in read_table(PACKAGE / "assets/eval/list.tsv") if e.id.endswith(("0001", "0002"))]
+    entries = [e for e in read_corpus(PACKAGE / "assets/eval/list.tsv") if e.id.endswith(("0001", "0002"))]
     return prepare_entries(entries, tmp_path_factory.mktemp("prepared"), jobs=1).cuts
 
 

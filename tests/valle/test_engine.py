@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from valle.cloner import VoiceCloner
+from valle.common.errors import UserError
 from valle.jobs import Job
 from valle.joining import CLAUSE_PAUSE, SENTENCE_PAUSE, Joiner, pause_after
 from valle.lm import Sampling
 from valle.pieces import Takes
-from valle.tokenizers.errors import UserError
 from valle.voice import Voice
 
 Make = Callable[..., Any]

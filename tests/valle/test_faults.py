@@ -17,9 +17,9 @@ import torch
 
 import valle
 from valle.checkpoints import load_checkpoint, newest_whole
+from valle.common.errors import UserError
 from valle.data.shards import TokenizedUtterance, shard_path, write_shard
 from valle.data.token_header import TokenHeader
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import PhonemeTokenizer
 from valle.train import train
 

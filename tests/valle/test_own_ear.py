@@ -10,8 +10,8 @@ import pytest
 
 import valle
 from valle.cloner import VoiceCloner
+from valle.common.audio import load_audio
 from valle.own_ear import OwnEar
-from valle.tokenizers.audio import load_audio
 
 LIST = Path(valle.__file__).parent / "assets" / "eval" / "list.tsv"
 

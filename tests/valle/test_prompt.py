@@ -14,9 +14,9 @@ import pytest
 import soundfile
 import torch
 
+from valle.common.audio import resample
+from valle.common.errors import UserError
 from valle.prompt import MAX_SECONDS, load_prompt
-from valle.tokenizers.audio import resample
-from valle.tokenizers.errors import UserError
 
 RATE = 16000
 Record = Callable[..., Path]

@@ -20,7 +20,7 @@ import torch
 from valle.bundle import Bundle
 from valle.cli import main
 from valle.cloner import VoiceCloner
-from valle.outputs import AUDIO_SUFFIXES
+from valle.common.audio import AUDIO_SUFFIXES
 from valle.pieces import Takes
 from valle.spoken import Pieces, SpokenFile
 

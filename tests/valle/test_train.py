@@ -21,10 +21,10 @@ import torch
 import valle
 from valle.checkpoints import load_checkpoint, newest_whole
 from valle.cli import main
+from valle.common.errors import UserError
 from valle.data.shards import TokenizedUtterance, shard_path, write_shard
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.codecs import save_codec
-from valle.tokenizers.errors import UserError
 from valle.tokenizers.text import PhonemeTokenizer
 from valle.train import JOBS, build, train
 

@@ -12,7 +12,7 @@ import soundfile
 from av.audio.stream import AudioStream
 
 from valle.cli import main
-from valle.tokenizers.audio import load_audio, resample
+from valle.common.audio import load_audio, resample
 from valle.watermark import WatermarkStream, detect, embed
 
 RATE = 24_000

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs.base import BLOCK, SpeechCodec, SpeechCodes, frame_mask
 from valle.tokenizers.codecs.disguise import Disguise
 from valle.tokenizers.codecs.quantizers import GroupedResidualQuantizer, ResidualQuantizer
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
-from valle.tokenizers.errors import UserError
 
 
 class FrameEncoder(nn.Module, ABC):

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs.disguise import Disguise
-from valle.tokenizers.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
 from valle.tokenizers.codecs.stft import log_size
-from valle.tokenizers.errors import UserError
 
 
 class Contrast(nn.Module):

@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
 from valle.tokenizers.codecs.base import CodecSpec, Reach, arguments
 from valle.tokenizers.codecs.conv_layers import NORM_GROUP, ConvDecoder, ConvEncoder
 from valle.tokenizers.codecs.quantizers import GroupedResidualQuantizer
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
-from valle.tokenizers.errors import UserError
 
 
 class ConvCodec(AutoencoderCodec):

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs.autoencoder import FrameEncoder
 from valle.tokenizers.codecs.disguise import Disguise
-from valle.tokenizers.errors import UserError
 
 SLOPE = 0.1
 NORM_GROUP = 16

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec, SpeechCodes, frame_mask
 from valle.tokenizers.codecs.encodec_stream import START, EncodecStream
 from valle.tokenizers.codecs.quantizers import ResidualQuantizer
-from valle.tokenizers.errors import UserError
 
 QUANTIZERS = {1.5: 2, 3.0: 4, 6.0: 8, 12.0: 16, 24.0: 32}
 """Codes per frame by bandwidth in kbit/s: 75 frames a second, 10 bits a code."""

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from valle.common.errors import UserError
+from valle.common.files import writing
+from valle.common.hub import find_model
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.hub import find_model
-from valle.tokenizers.writing import writing
 
 _BUILT_IN = {
     "spectral": "valle.tokenizers.codecs.spectral:SpectralCodec",

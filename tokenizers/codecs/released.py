@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs.conv import ConvCodec, HifiCodec, TiCodec
-from valle.tokenizers.errors import UserError
 
 KINDS: dict[str, type[ConvCodec]] = {"hificodec": HifiCodec, "ticodec": TiCodec}
 _OPTIONS = {

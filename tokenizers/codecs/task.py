@@ -12,7 +12,9 @@ from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from valle.tokenizers.bad_steps import BadSteps
+from valle.common.errors import UserError
+from valle.common.hub import find_model
+from valle.common.optim import BadSteps
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec, CodecOutput
 from valle.tokenizers.codecs.discriminators import Discriminators
 from valle.tokenizers.codecs.disguise import Disguise
@@ -27,8 +29,6 @@ from valle.tokenizers.codecs.losses import (
 from valle.tokenizers.codecs.registry import start_decoder
 from valle.tokenizers.codecs.usage import CodebookUsage, collapse
 from valle.tokenizers.codecs.validation import held_out_scores
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.hub import find_model
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs.attention import LocalAttention
 from valle.tokenizers.codecs.base import CodecSpec, arguments
 from valle.tokenizers.codecs.disguise import Disguise
@@ -16,7 +17,6 @@ from valle.tokenizers.codecs.quantizers import ResidualQuantizer
 from valle.tokenizers.codecs.spectral import SpectralDecoder, SpectralEncoder, SpectrallyDecoded
 from valle.tokenizers.codecs.stft import log_magnitude_and_phase
 from valle.tokenizers.codecs.time_invariant import TimeInvariant
-from valle.tokenizers.errors import UserError
 
 
 class PhaseEncoder(SpectralEncoder):

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import sentencepiece
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 from valle.tokenizers.text.characters import MARKS, nearest_end, tidy
 from valle.tokenizers.text.normalise import normalise
 from valle.tokenizers.text.tokenizer import PAD, UNK, NothingToSayError, TextTokenizer

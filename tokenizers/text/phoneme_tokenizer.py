@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Self
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 from valle.tokenizers.text.characters import MARKS, nearest_end
 from valle.tokenizers.text.english_phones import ENGLISH_PHONES
 from valle.tokenizers.text.normalise import normalise

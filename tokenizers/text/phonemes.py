@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 
 from phonemizer.backend.espeak.wrapper import EspeakWrapper
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 from valle.tokenizers.text.characters import MARKS
 
 WORD_BOUNDARY = " "

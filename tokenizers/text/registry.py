@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.hub import find_model
+from valle.common.errors import UserError
+from valle.common.hub import find_model
 from valle.tokenizers.text.bpe_tokenizer import BPETokenizer
 from valle.tokenizers.text.phoneme_tokenizer import PhonemeTokenizer
 from valle.tokenizers.text.tokenizer import TextTokenizer

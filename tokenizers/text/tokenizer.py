@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Self
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 PAD, UNK = "<pad>", "<unk>"
 

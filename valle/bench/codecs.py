@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs.cost import Cost, measure_cost
 from valle.tokenizers.codecs.registry import build_codec
-from valle.tokenizers.errors import UserError
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "spectral": {},

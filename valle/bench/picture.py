@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from valle.bench.decoding import Decoding
-from valle.tokenizers.writing import writing
+from valle.common.files import writing
 
 
 def draw(path: Path, rows: Sequence[Decoding]) -> None:

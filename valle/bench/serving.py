@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 RATE = 24_000
 TEXTS = (

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from valle.bench.bandwidth import synchronize
 from valle.bench.memory import peak_bytes
+from valle.common.optim import OptimConfig, build_optimizer
 from valle.data.batch import LMBatch
 from valle.lm.ar import ARModel
 from valle.lm.config import LMConfig
-from valle.lm.optim import OptimConfig, build_optimizer
 from valle.lm.task import ARTask, LMTask, NARTask, StartConfig
 
 UTTERANCE_SECONDS = 10.0

@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.tables import plain_table
+from valle.common.errors import UserError
+from valle.common.tables import plain_table
 
 if TYPE_CHECKING:
     from valle.bench.codecs import CodecSpeed
@@ -41,7 +41,7 @@ def _run(args: argparse.Namespace) -> int:
     import torch
 
     from valle.bench.codecs import PUBLISHED, bench_codecs, speedup
-    from valle.device import find_device
+    from valle.common.device import find_device
 
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -10,9 +10,9 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valle.outputs import check_folder
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.tables import plain_table
+from valle.common.errors import UserError
+from valle.common.files import check_folder
+from valle.common.tables import plain_table
 
 if TYPE_CHECKING:
     from valle.bench.decoding import Decoding
@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from valle.bench.cloning import cold_start, measure_cloning
     from valle.cloner import VoiceCloner
-    from valle.device import find_device
+    from valle.common.device import find_device
 
     device = find_device(args.device)
     machine = {
@@ -99,7 +99,7 @@ def _measure_all(model: Any, size: str, frame_rate: float, args: argparse.Namesp
     from tqdm import tqdm
 
     from valle.bench.decoding import Case, measure
-    from valle.threads import computing_with, threads_to_speak
+    from valle.common.device import computing_with, threads_to_speak
 
     cases = [
         Case(size, precision, batch, prompt, args.seconds)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 if TYPE_CHECKING:
     from valle.bench.serving import Target

@@ -9,8 +9,8 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.tables import plain_table
+from valle.common.errors import UserError
+from valle.common.tables import plain_table
 
 if TYPE_CHECKING:
     from valle.bench.training import TrainSpeed
@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
     import torch
 
     from valle.bench.training import BYTES_PER_WEIGHT, measure
-    from valle.device import find_device
+    from valle.common.device import find_device
 
     if args.threads:
         torch.set_num_threads(args.threads)

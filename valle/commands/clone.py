@@ -12,9 +12,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valle.common.audio import AUDIO_SUFFIXES
+from valle.common.errors import UserError
+from valle.common.files import check_folder, check_writable
 from valle.jobs import read_jobs
-from valle.outputs import AUDIO_SUFFIXES, check_folder, check_writable
-from valle.tokenizers.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         return _stream(cloner.stream(text, voice, **how), args, cloner.sample_rate)
     outcome, wav = _write(args, cloner, text, voice, how)
     if args.plot is not None:
-        from valle.plot import plot_pair
+        from valle.common.plot import plot_pair
 
         plot_pair(args.plot, voice.prompt.wav, wav, cloner.sample_rate, text[:200])
     _report(outcome, args, args.out, cloner.sample_rate)

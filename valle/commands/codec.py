@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from valle.outputs import AUDIO_SUFFIXES, check_writable
-from valle.tokenizers.errors import UserError
+from valle.common.audio import AUDIO_SUFFIXES
+from valle.common.errors import UserError
+from valle.common.files import check_writable
 
 if TYPE_CHECKING:
     pass
@@ -56,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from valle.code_file import CodeFile
-    from valle.device import find_device
-    from valle.tokenizers.audio import load_audio, save_audio
+    from valle.common.audio import load_audio, save_audio
+    from valle.common.device import find_device
+    from valle.common.hub import find_model
     from valle.tokenizers.codecs.registry import load_codec
-    from valle.tokenizers.hub import find_model
 
     folder = find_model(args.model)
     device = find_device(args.device)
@@ -90,12 +91,12 @@ def run(args: argparse.Namespace) -> int:
 def _calibrate(args: argparse.Namespace) -> int:
     import json
 
+    from valle.common.files import check_folder
+    from valle.common.hub import find_model
     from valle.data.cuts import cut_audio, load_cuts
-    from valle.outputs import check_folder
     from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
     from valle.tokenizers.codecs.contrast import calibrate
     from valle.tokenizers.codecs.registry import load_codec, save_codec
-    from valle.tokenizers.hub import find_model
 
     if args.utterances < 1:
         raise UserError(f"--utterances must be at least 1, got {args.utterances}")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valle import __version__
-from valle.outputs import check_folder
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.hub import find_model
+from valle.common.errors import UserError
+from valle.common.files import check_folder
+from valle.common.hub import find_model
 
 if TYPE_CHECKING:
     from valle.lm import Sampling

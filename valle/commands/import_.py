@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valle import __version__
-from valle.outputs import check_folder
+from valle.common.files import check_folder
 
 if TYPE_CHECKING:
     from valle.tokenizers.codecs.base import SpeechCodec

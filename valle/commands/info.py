@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.tables import plain_table
+from valle.common.errors import UserError
+from valle.common.tables import plain_table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(path: str | None) -> dict[str, Any]:
     """Facts about a model, codec, token, run or code path. Raises `UserError` for anything else."""
-    from valle.tokenizers.hub import find_model
+    from valle.common.hub import find_model
 
     place = find_model(path)
     if place.is_dir():

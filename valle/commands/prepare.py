@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from valle.outputs import check_folder, check_writable
+from valle.common.files import check_folder, check_writable
 
 _SUMMARIES = {
     "folder": "your own: a folder of audio with .txt files beside it, or a TSV table",

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     import uvicorn
 
     from valle.cloner import VoiceCloner
-    from valle.outputs import check_folder
+    from valle.common.files import check_folder
     from valle.serve.app import LOCAL_HOSTS, create_app
     from valle.serve.auth import ApiKeys, check_origin
     from valle.serve.limits import Limits

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from valle.outputs import check_folder
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
+from valle.common.files import check_folder
 
 _EPILOG = """examples:
   valle tokenize corpus/train.jsonl.gz --codec codec/ --aligner aligner.safetensors --out tokens
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the shards that are missing."""
-    from valle.cluster import parse_part
+    from valle.common.distributed import parse_part
 
     place = parse_part(args.part)
     if args.hours is not None and not args.dry_run:

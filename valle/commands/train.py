@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from valle.outputs import check_writable
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.hub import find_model
+from valle.common.errors import UserError
+from valle.common.files import check_writable
+from valle.common.hub import find_model
 
 _SUMMARIES = {
     "codec": "the codec: speech to codes and back",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from valle.outputs import AUDIO_SUFFIXES, check_writable
-from valle.tokenizers.errors import UserError
+from valle.common.audio import AUDIO_SUFFIXES
+from valle.common.errors import UserError
+from valle.common.files import check_writable
 
 _RATE = 24_000
 """Hz: all that speech needs."""
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _detect(args: argparse.Namespace) -> int:
-    from valle.tokenizers.audio import load_audio
+    from valle.common.audio import load_audio
     from valle.watermark import MIN_SECONDS, THRESHOLD, detect
 
     samples = load_audio(args.audio, _RATE).numpy()
@@ -53,7 +54,7 @@ def _detect(args: argparse.Namespace) -> int:
 def _embed(args: argparse.Namespace) -> int:
     import torch
 
-    from valle.tokenizers.audio import load_audio, save_audio
+    from valle.common.audio import load_audio, save_audio
     from valle.watermark import embed
 
     check_writable(args.out, AUDIO_SUFFIXES)

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
+from valle.common.errors import UserError
 from valle.serve.errors import ApiError
 from valle.serve.protocol import KEY_PREFIX
-from valle.tokenizers.errors import UserError
 
 _SHORTEST_KEY = 16
 

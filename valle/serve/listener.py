@@ -10,8 +10,8 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from valle.common.errors import UserError
 from valle.serve.protocol import MAX_MESSAGE
-from valle.tokenizers.errors import UserError
 
 HEAD_SECONDS = 10.0
 """For a request's first line and headers to arrive, from the connection's beginning or the answer before."""

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from valle.cloner import VoiceCloner
+from valle.common.errors import UserError
 from valle.engine import Engine
 from valle.pieces import Takes
 from valle.serve.errors import ApiError, bad_request, busy
@@ -26,7 +27,6 @@ from valle.serve.limits import Limits
 from valle.serve.metrics import Metrics
 from valle.speech import Outcome
 from valle.task import Task
-from valle.tokenizers.errors import UserError
 from valle.voice import PromptSource, Voice
 from valle.voice_store import StoredVoice
 

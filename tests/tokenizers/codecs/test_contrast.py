@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import valle
-from valle.tokenizers.audio import load_audio
+from valle.common.audio import load_audio
+from valle.common.errors import UserError
 from valle.tokenizers.codecs import load_codec, save_codec
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
 from valle.tokenizers.codecs.base import SpeechCodes
@@ -16,7 +17,6 @@ from valle.tokenizers.codecs.contrast import calibrate
 from valle.tokenizers.codecs.conv import HifiCodec
 from valle.tokenizers.codecs.spectral import SpectralCodec
 from valle.tokenizers.codecs.stft import log_size
-from valle.tokenizers.errors import UserError
 
 ASSETS = Path(valle.__file__).parent / "assets"
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs import SpeechCodec, SpeechCodes, build_codec, load_codec, save_codec
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
 from valle.tokenizers.codecs.conv_layers import MaskedGroupNorm
-from valle.tokenizers.errors import UserError
 
 TINY: dict[str, Any] = {
     "upsample_rates": (5, 4, 2),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs.conv import TiCodec
 from valle.tokenizers.codecs.disguise import Disguise, warp_frequencies
 from valle.tokenizers.codecs.stft import log_magnitude
-from valle.tokenizers.errors import UserError
 
 
 def tone(frequency: float) -> torch.Tensor:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs import SpeechCodes, build_codec, encodec, load_codec, save_codec
 from valle.tokenizers.codecs.encodec import QUANTIZERS, Encodec
-from valle.tokenizers.errors import UserError
 
 pytestmark = [
     pytest.mark.skipif(find_spec("encodec") is None, reason="the package encodec is not installed"),

@@ -13,9 +13,9 @@ import pytest
 import soundfile
 import torch
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs import SpeechCodes, build_codec
 from valle.tokenizers.codecs.released import read_released, released_name
-from valle.tokenizers.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG: dict[str, Any] = {

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs import CodecSpec, SpeechCodes, build_codec, load_codec, save_codec
 from valle.tokenizers.codecs.spectral import SpectralCodec
-from valle.tokenizers.errors import UserError
 
 TINY = {
     "dim": 32,

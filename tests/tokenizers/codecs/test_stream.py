@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from valle.tokenizers.audio import load_audio
+from valle.common.audio import load_audio
 from valle.tokenizers.codecs import SpeechCodec, SpeechCodes, build_codec, load_codec
 
 ASSETS = Path(__file__).parents[3] / "valle/assets"

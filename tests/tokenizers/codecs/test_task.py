@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs import load_codec, save_codec
 from valle.tokenizers.codecs.discriminators import Discriminators
 from valle.tokenizers.codecs.losses import (
@@ -24,7 +25,6 @@ from valle.tokenizers.codecs.losses import (
 from valle.tokenizers.codecs.spectral import SpectralCodec
 from valle.tokenizers.codecs.task import CodecLossWeights, CodecTask
 from valle.tokenizers.codecs.usage import CodebookUsage, collapse
-from valle.tokenizers.errors import UserError
 
 RECORDING = Path(__file__).parents[3] / "valle/assets/eval/3331-159605-0007.opus"
 RESOLUTIONS = [(512, 128, 40), (128, 32, 20)]

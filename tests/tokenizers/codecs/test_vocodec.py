@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs import SpeechCodes, build_codec, load_codec, save_codec
 from valle.tokenizers.codecs.attention import LocalAttention
 from valle.tokenizers.codecs.cost import measure_cost
 from valle.tokenizers.codecs.vocodec import VoCodec
-from valle.tokenizers.errors import UserError
 
 TINY: dict[str, Any] = {
     "dim": 32,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 from valle.tokenizers.text import normalise, phonemize, resolve_language
 
 HELLO = [" ", "h", "ə", "l", "ˈoʊ", ",", "w", "ˈɜː", "l", "d", "."]

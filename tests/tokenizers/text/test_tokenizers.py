@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 from valle.tokenizers.text import BPETokenizer, PhonemeTokenizer, TextTokenizer, phonemize, text_tokenizer_from_dict
 from valle.tokenizers.text.characters import MARKS
 

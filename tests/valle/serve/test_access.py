@@ -9,10 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from valle.common.errors import UserError
 from valle.serve.app import create_app
 from valle.serve.auth import ApiKeys, check_origin
 from valle.serve.service import Service
-from valle.tokenizers.errors import UserError
 
 KEY = "0123456789abcdef"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import soundfile
 
-from valle.tokenizers.audio import load_audio, save_audio
+from valle.common.audio import load_audio, save_audio
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]

@@ -12,8 +12,8 @@ import pytest
 import soundfile
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from valle.common.audio import load_audio
 from valle.serve.service import Service
-from valle.tokenizers.audio import load_audio
 
 pytestmark = pytest.mark.slow
 PHONE = {"width": 360, "height": 740}

@@ -14,7 +14,7 @@ import torch
 import valle
 from valle.bundle import Bundle
 from valle.cloner import VoiceCloner
-from valle.threads import SMALL_PARAMETERS, cpu_quota, threads_to_speak
+from valle.common.device import SMALL_PARAMETERS, cpu_quota, threads_to_speak
 
 PROMPT = Path(valle.__file__).parent / "assets" / "eval" / "1688-142285-0002.opus"
 
@@ -40,7 +40,7 @@ def test_a_small_model_speaks_on_one_thread_unless_told_otherwise(bundle: Bundle
 @pytest.mark.usefixtures("four_threads")
 @pytest.mark.parametrize(("quota", "used"), [(float("inf"), 4), (2.5, 2), (0.5, 1)])
 def test_a_large_model_takes_the_cores_that_are_there(quota: float, used: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("valle.threads.cpu_quota", lambda: quota)
+    monkeypatch.setattr("valle.common.device.cpu_quota", lambda: quota)
     assert threads_to_speak(torch.nn.Embedding(SMALL_PARAMETERS, 1, dtype=torch.bfloat16)) == used
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from valle.common.errors import UserError
+from valle.common.hub import EMBEDDED, find_model
 from valle.data.aligner import Aligner
 from valle.lm import load_lm
 from valle.tokenizers.codecs import load_codec
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.hub import EMBEDDED, find_model
 from valle.tokenizers.text import read_text_tokenizer
 
 

@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule of the language models."""
+"""Optimizer and learning-rate schedule of the language models, and what any training does about bad steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -70,3 +70,23 @@ def build_schedule(
 ) -> LambdaLR:
     """The schedule of `lr_share`, stepped once per optimizer step."""
     return LambdaLR(optimizer, lambda step: lr_share(step, total, config, steps_per_epoch))
+
+
+class BadSteps:
+    """Counts optimizer steps that are skipped because the gradient is not finite: `skipped` in all, and `in_a_row`.
+
+    most_in_a_row: so many end the training: one bad batch is bad luck, but weights that give no finite gradient for
+                   anything never will again
+    advice:        what to do then, for the message
+    """
+
+    def __init__(self, most_in_a_row: int, advice: str) -> None:
+        self.most_in_a_row, self.advice = most_in_a_row, advice
+        self.skipped = self.in_a_row = 0
+
+    def count(self, finite: bool) -> None:
+        """Take note of a step. Raises `UserError` when it is one bad step too many."""
+        self.skipped += not finite
+        self.in_a_row = 0 if finite else self.in_a_row + 1
+        if self.in_a_row >= self.most_in_a_row:
+            raise UserError(f"training: the gradient was not finite {self.in_a_row} steps in a row; {self.advice}")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from valle.common.errors import UserError
+from valle.common.files import whole
 from valle.tokenizers.codecs import build_codec, save_codec
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.writing import whole
 
 
 def test_a_codec_that_finds_no_room_says_so_in_one_line(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from valle.cluster import Place, parse_part
-from valle.tokenizers.errors import UserError
+from valle.common.distributed import Place, parse_part
+from valle.common.errors import UserError
 
 
 def test_parts_are_counted_from_one() -> None:

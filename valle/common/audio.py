@@ -12,7 +12,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 AudioSource = str | Path | bytes | BinaryIO
 """A path, the bytes of an audio file, or such a file opened for reading: from where it is, seekable or not."""
@@ -25,6 +25,9 @@ FORMATS = {
     "opus": ("OGG", "OPUS"),
 }
 """What is written: libsndfile's container and coding."""
+AUDIO_SUFFIXES = tuple(f".{name}" for name in FORMATS)
+READ_SUFFIXES = (*AUDIO_SUFFIXES, ".aiff", ".aif")
+"""Of the files that are taken for recordings where a folder is read."""
 
 
 def load_audio(source: AudioSource, sample_rate: int) -> Tensor:
@@ -43,6 +46,12 @@ def load_audio(source: AudioSource, sample_rate: int) -> Tensor:
     if not np.isfinite(mono).all():
         raise UserError(f"{name} holds samples that are not finite numbers; export it again")
     return torch.from_numpy(resample(mono, rate, sample_rate))
+
+
+def find_audio(folder: Path, name: str) -> Path | None:
+    """The audio file `name` in `folder`, whichever of the suffixes it has."""
+    # with_suffix would take ".000" of a name for its suffix.
+    return next((path for suffix in AUDIO_SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
 
 
 def name_of(source: object) -> str:

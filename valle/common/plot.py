@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from valle.tokenizers.writing import writing
+from valle.common.files import writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

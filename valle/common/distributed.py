@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from valle.tokenizers.errors import UserError
+from valle.common.errors import UserError
 
 EMBEDDED = Path(__file__).parents[1] / "assets" / "model"
 _FILES = (".json", ".safetensors")

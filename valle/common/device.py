@@ -1,4 +1,4 @@
-"""How many threads speak, and that none of them waits by spinning.
+"""Which device computes, how many threads of the CPU speak, and that none of them waits by spinning.
 
 Threads of OpenMP that wait for each other spin, by default: beside any other process on the same cores the one that is
 waited for does not run, and each of a step's hundred operations takes a slice of the system's time. So small models
@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
+from valle.common.errors import UserError
 
 SMALL_PARAMETERS = 20_000_000
 """With fewer, four takes are spoken in real time on one thread of a server's CPU: docs/decoding.md, "Threads"."""
@@ -29,6 +32,19 @@ def wait_asleep() -> None:
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("KMP_BLOCKTIME", "0")  # Intel's and LLVM's, as on macOS, look at this first
+
+
+def find_device(device: str) -> torch.device:
+    """`auto` is the best device there is. Raises `UserError` for one that is not there."""
+    import torch
+
+    if device == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(name)
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device '{device}' cannot be used here; try --device cpu") from error
 
 
 def threads_to_speak(ar: nn.Module) -> int:

@@ -1,23 +1,49 @@
-"""Output files are tried before the long work, so that an hour's result is not lost to a typo in a path."""
+"""Writing files: `writing` makes one clear line of what the system refuses, `whole` leaves no half of a file.
+
+`check_writable` and `check_folder` try a place before the long work, so that an hour's result is not lost to a typo.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from valle.tokenizers.errors import UserError
-from valle.tokenizers.writing import writing
+from safetensors import SafetensorError
+
+from valle.common.errors import UserError
 
 _made: list[Path] = []
 """Folders that were made for what is still to come."""
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Write a file or folder within it; raises `UserError` naming `path` where that fails."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors has its own type for what the system refuses, too
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {path}: {reason}; make room, or choose another place") from error
 
 
-def find_audio(folder: Path, name: str) -> Path | None:
-    """The audio file `name` in `folder`, whichever of the suffixes it has."""
-    # with_suffix would take ".000" of a name for its suffix.
-    return next((path for suffix in AUDIO_SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Gives the place to write what is then at `path`, whole or, if this process fails or is killed, not at all.
+
+    Its name ends as that of `path` does; the folder is made. Raises `UserError` as `writing` does.
+    """
+    path = Path(path)
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def check_writable(path: str | Path, suffixes: tuple[str, ...] = ()) -> Path:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from valle.tokenizers.tables import markdown_table, plain_table
+from valle.common.tables import markdown_table, plain_table
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:

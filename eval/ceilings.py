@@ -22,8 +22,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from valle.bundle import Bundle
-from valle.cloner import VoiceCloner
 from valle.common.audio import load_audio, resample
 from valle.common.tables import plain_table
 from valle.eval.judging import SAMPLE_RATE, Judgement, Judges
@@ -34,9 +32,11 @@ from valle.eval.similarity import likeness
 from valle.eval.stats import Estimate, estimate
 from valle.eval.text import TextScore, cer, score_text, wer
 from valle.lm import Generated, complete
-from valle.pieces import make_request
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.model import Bundle
+from valle.synthesis.prompt import Voice
+from valle.synthesis.utterance import make_request
 from valle.tokenizers.codecs.base import SpeechCodes
-from valle.voice import Voice
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,13 @@ def add_ceilings_command(subparsers: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from valle.cloner import VoiceCloner
     from valle.common.device import find_device
     from valle.common.files import check_folder
     from valle.eval.ceilings import Ceilings, evaluate_ceilings
     from valle.eval.judging import Judges
     from valle.eval.lists import RECORDINGS, Recording, read_list
     from valle.eval.results import results_head, write_results
+    from valle.synthesis.cloner import VoiceCloner
 
     if args.out:
         check_folder(args.out)

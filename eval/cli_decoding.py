@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from valle.common.errors import UserError
 
 if TYPE_CHECKING:
-    from valle.cloner import VoiceCloner
     from valle.eval.decoding.findings import Finding
+    from valle.synthesis.cloner import VoiceCloner
 
 CHECKS = {
     "long": "the voice of a long text's last minute against its first",
@@ -50,10 +50,10 @@ def add_decoding_command(subparsers: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from valle.cloner import VoiceCloner
     from valle.common.files import check_folder
     from valle.eval.decoding.findings import table
     from valle.eval.results import results_head, write_json
+    from valle.synthesis.cloner import VoiceCloner
 
     if unknown := [name for name in args.checks if name not in CHECKS]:
         raise UserError(f"--checks: unknown check '{unknown[0]}'; known: {', '.join(CHECKS)}")

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from valle.cloner import VoiceCloner
 from valle.common.errors import UserError
 from valle.eval.scorer import build_scorer
 from valle.lm import Sampling
-from valle.pieces import BEST_OF, Takes
-from valle.speech import Speech
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.result import Speech
+from valle.synthesis.utterance import BEST_OF, Takes
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from valle.common.errors import UserError
 from valle.eval.recognisers import Recogniser, build_recogniser
 from valle.eval.similarity import SpeakerModel, build_speaker_model, embed_all, likeness
 from valle.eval.text import score_text
-from valle.voice import Voice
+from valle.synthesis.prompt import Voice
 
 JUDGES = ("own", "cer", "sim", "both")
 """By whom the best take may be chosen."""
 
 
 class TakeScorer:
-    """A `valle.pieces.Scorer`: likeness to the prompt minus character error rate, or either of them."""
+    """A `valle.synthesis.utterance.Scorer`: likeness to the prompt minus character error rate, or either of them."""
 
     def __init__(self, recogniser: Recogniser | None = None, speaker_model: SpeakerModel | None = None) -> None:
         if recogniser is None and speaker_model is None:

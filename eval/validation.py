@@ -21,8 +21,6 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from valle.bundle import Bundle
-from valle.cloner import VoiceCloner
 from valle.common.audio import load_audio
 from valle.common.errors import UserError
 from valle.common.plot import plot_pair
@@ -31,8 +29,10 @@ from valle.eval.similarity import build_speaker_model, embed_all, likeness
 from valle.eval.text import normalise_for_scoring
 from valle.lm import ARModel
 from valle.lm.transformer import Attention, rotate
-from valle.pieces import Takes
-from valle.speech import Speech
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.model import Bundle
+from valle.synthesis.result import Speech
+from valle.synthesis.utterance import Takes
 
 if TYPE_CHECKING:
     from valle.lm.task import LMTask

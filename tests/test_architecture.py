@@ -65,7 +65,7 @@ def run_python(code: str) -> str:
         ("from valle.common.audio import load_audio", "common"),
         ("def f():\n    from valle import eval", "eval"),
         ("from valle import VoiceCloner", "valle"),
-        ("import valle.cloner", "valle"),
+        ("import valle.synthesis.cloner", "valle"),
     ],
 )
 def test_layer_of_an_import(line: str, layer: str | None) -> None:

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 from valle.common.device import wait_asleep
 
 if TYPE_CHECKING:
-    from valle.cloner import VoiceCloner
     from valle.common.errors import UserError
-    from valle.voice import Voice
+    from valle.synthesis.cloner import VoiceCloner
+    from valle.synthesis.prompt import Voice
 
 __version__ = "0.1.0"
 __all__ = ["UserError", "Voice", "VoiceCloner", "__version__"]
 
-_HOMES = {"UserError": "valle.common.errors", "Voice": "valle.voice", "VoiceCloner": "valle.cloner"}
+_HOMES = {
+    "UserError": "valle.common.errors",
+    "Voice": "valle.synthesis.prompt",
+    "VoiceCloner": "valle.synthesis.cloner",
+}
 
 
 def __getattr__(name: str) -> object:

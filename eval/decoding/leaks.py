@@ -14,7 +14,6 @@ import jiwer
 import torch
 from torch import Tensor
 
-from valle.cloner import VoiceCloner
 from valle.common.audio import load_audio, resample
 from valle.eval.decoding.findings import Finding
 from valle.eval.lists import Recording
@@ -25,7 +24,8 @@ from valle.eval.stats import estimate
 from valle.eval.text import normalise_for_scoring
 from valle.eval.trials import Trial
 from valle.eval.word_times import WordTimer
-from valle.pieces import Takes
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.utterance import Takes
 
 TAIL = 5
 """Words at the end of the prompt that are listened for."""

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from valle.bench.memory import kept_bytes
-from valle.cloner import VoiceCloner
 from valle.common.errors import UserError
 from valle.eval.decoding.findings import Finding
 from valle.eval.lists import Recording
 from valle.eval.similarity import SpeakerModel, Voice, embed_all, likeness
 from valle.eval.stats import estimate
-from valle.speech import SpeechChunk
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.result import SpeechChunk
 
 CHARACTERS_A_MINUTE = 2000
 """More than the fastest speaker says."""

@@ -9,10 +9,10 @@ import torch
 from tqdm import tqdm
 
 from valle.bench.memory import kept_bytes
-from valle.cloner import VoiceCloner
 from valle.eval.decoding.findings import Finding
 from valle.eval.trials import Trial
-from valle.pieces import Takes
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.utterance import Takes
 
 GROWTH_MB = 16
 """So much more memory may be in use after all requests than after the first three tenths of them."""

@@ -12,13 +12,12 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from valle.cloner import VoiceCloner
 from valle.eval.decoding.findings import Finding
 from valle.eval.stats import estimate
 from valle.eval.trials import Trial
-from valle.joining import FADE_SECONDS
-from valle.loudness import LOOK_SECONDS
-from valle.pieces import Takes
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.loudness import LOOK_SECONDS
+from valle.synthesis.utterance import FADE_SECONDS, Takes
 
 _HOP_SECONDS, _WINDOW_SECONDS = 0.002, 0.016
 _FLOOR_DB = -60.0

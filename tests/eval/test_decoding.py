@@ -17,7 +17,7 @@ from valle.eval.decoding.seams import peaks, places
 from valle.eval.lists import Recording
 from valle.eval.similarity import build_speaker_model, embed_all
 from valle.eval.stats import estimate
-from valle.speech import SpeechChunk
+from valle.synthesis.result import SpeechChunk
 
 
 def test_a_voice_that_becomes_another_is_noticed(speech: Callable[[str], Tensor]) -> None:

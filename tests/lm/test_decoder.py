@@ -9,8 +9,8 @@ import torch
 
 from valle.common.errors import UserError
 from valle.lm import ARModel, Decoder, Generated, NARModel, Request, Sampling, complete, generate
-from valle.lm.faults import find_fault, longest_loop
 from valle.lm.precision import Fp16Linear, Int8Linear, for_steps
+from valle.synthesis.ranking import find_fault, longest_loop
 
 RANDOM = Sampling(temperature=1.5, top_p=0.95, max_frames=40, max_phone_frames=9, nar_temperature=1.0)
 

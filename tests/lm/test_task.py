@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 from valle.common.errors import UserError
 from valle.common.optim import OptimConfig, lr_share
 from valle.lm import LMConfig
-from valle.lm.ema import EMA
 from valle.lm.task import ARTask, LMTask, NARTask
 from valle.lm.weights import from_checkpoint, load_lm, save_lm
+from valle.training.callbacks import EMA
 
 OPTIM = OptimConfig(lr=5e-3, warmup_steps=10, weight_decay=0.0)
 

@@ -11,10 +11,10 @@ import soundfile
 import torch
 
 import valle
-from valle.bundle import Bundle
-from valle.cloner import VoiceCloner
 from valle.common.audio import load_audio
 from valle.lm import ARModel, LMConfig, NARModel, Sampling
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.model import Bundle
 from valle.tokenizers.codecs import SpeechCodec, build_codec
 from valle.tokenizers.text import PhonemeTokenizer
 

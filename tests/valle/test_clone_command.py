@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from valle.bundle import Bundle
 from valle.cli import main
-from valle.cloner import VoiceCloner
 from valle.common.audio import load_audio
-from valle.voice_store import VoiceStore, new_voice_id
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.model import Bundle
+from valle.synthesis.voice_store import VoiceStore, new_voice_id
 
 PROMPT = "1688-142285-0002.opus"
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from valle.code_file import CodeFile
 from valle.common.errors import UserError
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodes
+from valle.tokenizers.codecs.code_file import CodeFile
 
 
 def random_file(size: int, n_q: int, samples: int, groups: int, ti_size: int, seed: int = 0) -> CodeFile:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import valle
-from valle.cloner import VoiceCloner
+from valle.synthesis.cloner import VoiceCloner
 
 PROMPT = Path(valle.__file__).parent / "assets" / "eval" / "3331-159605-0007.opus"
 TEXT = "The quick brown {} jumps over the lazy dog, and then it sleeps until the morning."
@@ -24,7 +24,7 @@ def stage(name):
 stage("python")
 import torch
 stage("torch")
-from valle.cloner import VoiceCloner
+from valle.synthesis.cloner import VoiceCloner
 stage("import")
 cloner = VoiceCloner.from_pretrained({model!r}, {device!r})
 stage("load")

@@ -63,8 +63,8 @@ def _run(args: argparse.Namespace) -> int:
     import torch
 
     from valle.bench.cloning import cold_start, measure_cloning
-    from valle.cloner import VoiceCloner
     from valle.common.device import find_device
+    from valle.synthesis.cloner import VoiceCloner
 
     device = find_device(args.device)
     machine = {

@@ -123,7 +123,7 @@ def _read(path: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
 def _model(values: dict[str, Any], tokens: str | None) -> tuple[Any, float]:
     from valle.data.token_header import TokenHeader
     from valle.lm.config import LMConfig
-    from valle.train import FACTS
+    from valle.training.run import FACTS
 
     if tokens is not None:
         header = TokenHeader.read(Path(tokens))

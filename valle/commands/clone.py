@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 from valle.common.audio import AUDIO_SUFFIXES
 from valle.common.errors import UserError
 from valle.common.files import check_folder, check_writable
-from valle.jobs import read_jobs
+from valle.synthesis.batch import read_jobs
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from valle.cloner import VoiceCloner
     from valle.lm import Sampling
-    from valle.pieces import Takes
-    from valle.speech import Outcome, SpeechChunk
-    from valle.voice import Voice
+    from valle.synthesis.cloner import VoiceCloner
+    from valle.synthesis.prompt import Voice
+    from valle.synthesis.result import Outcome, SpeechChunk
+    from valle.synthesis.utterance import Takes
 
 FAULTY = 3
 """Exit code of `--strict` where a sentence is faulty."""
@@ -117,7 +117,7 @@ def _write(
     """Speak into the file `--out`, from where a stopped command left it; gives what `--plot` draws, [S], too."""
     import torch
 
-    from valle.spoken import Pieces, SpokenFile
+    from valle.synthesis.spoken_file import Pieces, SpokenFile
 
     pieces = Pieces.read(Path(args.out), _made_with(args, text, voice, how), args.retry_faulty)
     drawn = [torch.zeros(0)]
@@ -199,7 +199,7 @@ def _encoder(name: str, sample_rate: int) -> tuple[Callable[[np.ndarray], bytes]
         return lambda samples: (samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes(), bytes
     # As the server does it, and at its rate.
     from valle.serve.encoding import audio_encoder
-    from valle.serve.finish import Finisher, Finishing
+    from valle.serve.postprocess import Finisher, Finishing
 
     finisher, encoder = Finisher(sample_rate, Finishing()), audio_encoder(name)
     return lambda samples: encoder.add(finisher.add(samples)), lambda: encoder.add(finisher.end()) + encoder.end()
@@ -216,7 +216,7 @@ def _run_jobs(args: argparse.Namespace) -> int:
         raise UserError("--jobs needs --out-dir DIR to know where to write")
     jobs = read_jobs(args.jobs)
     folder = check_folder(args.out_dir)
-    from valle.batch import speak_jobs
+    from valle.synthesis.batch import speak_jobs
 
     cloner, sampling, takes = _load(args)
     failed = faulty = 0
@@ -241,8 +241,8 @@ def _run_jobs(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace) -> tuple[VoiceCloner, Sampling, Takes]:
-    from valle.cloner import VoiceCloner
-    from valle.pieces import BEST_OF, Takes
+    from valle.synthesis.cloner import VoiceCloner
+    from valle.synthesis.utterance import BEST_OF, Takes
 
     n_best = args.n_best if args.n_best is not None else 1 if args.stream else BEST_OF
     scorer = None
@@ -284,8 +284,8 @@ def _voice(args: argparse.Namespace) -> Callable[[VoiceCloner], Voice]:
         return lambda cloner: cloner.make_voice(args.prompt, args.prompt_text, args.language, args.loudness)
     if args.prompt is not None or args.prompt_text is not None:
         raise UserError("--voice brings its recording and what is said in it: leave out --prompt and --prompt-text")
-    from valle.voice import Voice
-    from valle.voice_store import VoiceStore
+    from valle.synthesis.prompt import Voice
+    from valle.synthesis.voice_store import VoiceStore
 
     path = Path(args.voice)
     if path.is_file():

@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from valle.code_file import CodeFile
     from valle.common.audio import load_audio, save_audio
     from valle.common.device import find_device
     from valle.common.hub import find_model
+    from valle.tokenizers.codecs.code_file import CodeFile
     from valle.tokenizers.codecs.registry import load_codec
 
     folder = find_model(args.model)

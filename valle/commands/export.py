@@ -68,11 +68,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str, Any]) -> None:
-    from valle.bundle import USUAL_ENDS, Bundle
-    from valle.checkpoints import load_checkpoint
     from valle.data.aligner import Aligner
     from valle.lm import ARModel, FlowModel, NARModel, from_checkpoint
+    from valle.synthesis.model import USUAL_ENDS, Bundle
     from valle.tokenizers.text import text_tokenizer_from_dict
+    from valle.training.checkpoints import load_checkpoint
 
     models: dict[str, Any] = {}
     tokens: dict[str, dict[str, Any]] = {}
@@ -116,9 +116,9 @@ def _export_model(args: argparse.Namespace, codec: SpeechCodec, about: dict[str,
 
 def _of_model(kind: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     """A language model of a finished model, and what it was made for, named as in the header of tokens."""
-    from valle.bundle import known_ends, read_config
     from valle.data.aligner import Aligner
     from valle.lm import load_lm
+    from valle.synthesis.model import known_ends, read_config
     from valle.tokenizers.codecs.registry import load_codec
     from valle.tokenizers.text import text_tokenizer_from_dict
 
@@ -138,8 +138,8 @@ def _of_model(kind: str, folder: Path) -> tuple[Any, dict[str, Any]]:
 
 def _codec(source: str) -> tuple[SpeechCodec, dict[str, Any]]:
     """The codec of a codec folder, of a run folder or of a checkpoint, and what is known of it."""
-    from valle.checkpoints import load_checkpoint
     from valle.tokenizers.codecs.registry import build_codec, load_codec
+    from valle.training.checkpoints import load_checkpoint
 
     place = find_model(source)
     config = place / "config.json"

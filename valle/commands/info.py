@@ -65,8 +65,8 @@ def _codec_or_model(folder: Path) -> dict[str, Any]:
         codec = load_codec(folder)
         return {"kind": "codec", **_codec_facts(codec), "provenance": config["provenance"]}
 
-    from valle.bundle import Bundle
     from valle.lm import FlowModel
+    from valle.synthesis.model import Bundle
 
     bundle = Bundle.load(folder)
     facts: dict[str, Any] = {"kind": "model", "path": str(folder), "codec": _codec_facts(bundle.codec)}
@@ -97,7 +97,7 @@ def _tokens(folder: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    from valle.checkpoints import find_checkpoint, load_checkpoint
+    from valle.training.checkpoints import find_checkpoint, load_checkpoint
 
     checkpoint = load_checkpoint(path)
     origin = checkpoint.get("valle")
@@ -113,7 +113,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _codes(path: Path) -> dict[str, Any]:
-    from valle.code_file import CodeFile
+    from valle.tokenizers.codecs.code_file import CodeFile
 
     stored = CodeFile.load(path)
     return {

@@ -49,14 +49,14 @@ def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     import uvicorn
 
-    from valle.cloner import VoiceCloner
     from valle.common.files import check_folder
     from valle.serve.app import LOCAL_HOSTS, create_app
     from valle.serve.auth import ApiKeys, check_origin
     from valle.serve.limits import Limits
     from valle.serve.listener import check_free, listener
     from valle.serve.service import Service
-    from valle.voice_store import VoiceStore
+    from valle.synthesis.cloner import VoiceCloner
+    from valle.synthesis.voice_store import VoiceStore
 
     limits = Limits(
         text_characters=args.max_characters,

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if model is not None:
         find_model(model)  # what training imports takes long: a wrong name is told before
 
-    from valle.train import train
+    from valle.training.run import train
 
     words = [*options, *(["--print_config"] if args.print_config else []), *args.rest]
     train(args.kind, words, model)

@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _detect(args: argparse.Namespace) -> int:
     from valle.common.audio import load_audio
-    from valle.watermark import MIN_SECONDS, THRESHOLD, detect
+    from valle.serve.watermark import MIN_SECONDS, THRESHOLD, detect
 
     samples = load_audio(args.audio, _RATE).numpy()
     if len(samples) < MIN_SECONDS * _RATE:
@@ -55,7 +55,7 @@ def _embed(args: argparse.Namespace) -> int:
     import torch
 
     from valle.common.audio import load_audio, save_audio
-    from valle.watermark import embed
+    from valle.serve.watermark import embed
 
     check_writable(args.out, AUDIO_SUFFIXES)
     marked = embed(load_audio(args.audio, _RATE).numpy(), _RATE, args.key)

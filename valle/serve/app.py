@@ -24,7 +24,7 @@ from valle.serve.speech_api import speech_router
 from valle.serve.system_api import PAGE, system_router
 from valle.serve.voice_api import voice_router
 from valle.serve.websocket_api import websocket_router
-from valle.voice_store import VoiceError
+from valle.synthesis.voice_store import VoiceError
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from valle.voice_store import VoiceError
+from valle.synthesis.voice_store import VoiceError
 
 
 class ApiError(HTTPException):

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from valle.cloner import VoiceCloner
 from valle.serve.auth import ApiKeys
 from valle.serve.errors import bad_request
-from valle.serve.finish import Finisher, Finishing
 from valle.serve.limits import Limits
 from valle.serve.metrics import Metrics
-from valle.serve.speaker import Speaker, Wish
+from valle.serve.postprocess import Finisher, Finishing
 from valle.serve.uploads import UploadDecoder
-from valle.voice_store import VoiceStore
+from valle.serve.worker import Speaker, Wish
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.voice_store import VoiceStore
 
 Checker = Callable[[Tensor, Tensor, int, str], dict[str, Any]]
 """`checker(speech, prompt, sample_rate, text)`, each [S]: what can be measured of a clone, for people to see."""

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
-from valle.pieces import BEST_OF
 from valle.serve.encoding import CONTENT_TYPES, NEEDS_LENGTH, WIRE_RATE, audio_encoder, encode_whole
-from valle.serve.finish import MAX_GAIN_DB, MAX_SPEED, MIN_SPEED
 from valle.serve.openapi import ERROR_RESPONSES
+from valle.serve.postprocess import MAX_GAIN_DB, MAX_SPEED, MIN_SPEED
 from valle.serve.service import Service
-from valle.serve.speaker import Utterance
+from valle.serve.worker import Utterance
+from valle.synthesis.utterance import BEST_OF
 
 Result = TypeVar("Result")
 

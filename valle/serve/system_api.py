@@ -10,10 +10,10 @@ from fastapi import APIRouter, File, Form, Response, UploadFile
 from fastapi.responses import FileResponse
 
 from valle import __version__
-from valle.prompt import load_prompt
 from valle.serve.errors import ApiError
 from valle.serve.openapi import ERROR_RESPONSES
 from valle.serve.service import Service
+from valle.synthesis.prompt import load_prompt
 
 PAGE = Path(__file__).parent / "page"
 # Everything the page uses is on this server.

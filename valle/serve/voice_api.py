@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from valle.serve.errors import bad_request
 from valle.serve.openapi import ERROR_RESPONSES
 from valle.serve.service import Service
-from valle.voice_store import CONSENT, new_voice_id
+from valle.synthesis.voice_store import CONSENT, new_voice_id
 
 
 class VoiceFacts(BaseModel):

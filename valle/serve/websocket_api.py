@@ -15,14 +15,14 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 from starlette.types import Message
 
-from valle.joining import pause_after
 from valle.serve.encoding import OPUS_PACKET_SECONDS, WIRE_RATE, OpusPackets
 from valle.serve.errors import ApiError, bad_request, voice_refused
 from valle.serve.protocol import FROM_CLIENT, SUBPROTOCOL, Frame, FrameType, ProtocolError
 from valle.serve.service import Service
 from valle.serve.speech_api import SpeechOptions
+from valle.synthesis.utterance import pause_after
+from valle.synthesis.voice_store import VoiceError
 from valle.tokenizers.text import split_sentences
-from valle.voice_store import VoiceError
 
 TEXT_SECONDS = 120.0
 """An utterance whose text does not go on for so long is given up."""

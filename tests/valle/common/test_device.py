@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import valle
-from valle.bundle import Bundle
-from valle.cloner import VoiceCloner
 from valle.common.device import SMALL_PARAMETERS, cpu_quota, threads_to_speak
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.model import Bundle
 
 PROMPT = Path(valle.__file__).parent / "assets" / "eval" / "1688-142285-0002.opus"
 

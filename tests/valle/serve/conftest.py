@@ -14,14 +14,14 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
-from valle.bundle import Bundle
-from valle.cloner import VoiceCloner
 from valle.serve.app import LOCAL_HOSTS, create_app
 from valle.serve.auth import ApiKeys
 from valle.serve.limits import Limits
 from valle.serve.listener import listener
 from valle.serve.service import Service
-from valle.voice_store import VoiceStore
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.model import Bundle
+from valle.synthesis.voice_store import VoiceStore
 
 HOSTS = (*LOCAL_HOSTS, "testserver")
 

@@ -26,13 +26,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from valle.bundle import Bundle
-from valle.cloner import VoiceCloner
 from valle.serve.auth import ApiKeys
 from valle.serve.limits import Limits
 from valle.serve.protocol import Frame, FrameType
 from valle.serve.service import Service
-from valle.voice_store import VoiceStore
+from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.model import Bundle
+from valle.synthesis.voice_store import VoiceStore
 
 pytestmark = pytest.mark.slow
 EXAMPLES = int(os.environ.get("VALLE_FUZZ_EXAMPLES", "15"))

@@ -21,7 +21,7 @@ from fastapi.testclient import TestClient
 
 from valle.serve.app import create_app
 from valle.serve.service import Service
-from valle.watermark import detect
+from valle.serve.watermark import detect
 
 VOICE = "libri-1998"
 TEXT = "Hello there. How are you?"
@@ -204,7 +204,7 @@ def test_time_limit(make_service: Callable[..., Service]) -> None:
 
 def test_a_failing_model_fails_one_request_only(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("valle.engine.Engine.step", lambda engine: 1 / 0)
+        patch.setattr("valle.synthesis.engine.Engine.step", lambda engine: 1 / 0)
         assert ask(client).status_code == 500
     assert ask(client).status_code == 200 and client.get("/healthz").json()["status"] == "ok"
 

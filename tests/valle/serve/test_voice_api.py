@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 from valle.serve.app import create_app
 from valle.serve.service import Service
-from valle.voice_store import VoiceStore
+from valle.synthesis.voice_store import VoiceStore
 
 
 def upload(client: TestClient, audio: bytes, consent: str = "true", **form: str) -> Any:

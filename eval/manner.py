@@ -13,8 +13,8 @@ from valle.common.errors import UserError
 from valle.eval.scorer import build_scorer
 from valle.lm import Sampling
 from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.options import CANDIDATES, SynthesisOptions
 from valle.synthesis.result import Speech
-from valle.synthesis.utterance import BEST_OF, Takes
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Manner:
     """Settings of `valle clone`."""
 
     retries: int = 2
-    n_best: int = BEST_OF
+    n_best: int = CANDIDATES
     best_by: str = "own"
     precision: str = "auto"
     sampling: dict[str, Any] = field(default_factory=dict)
@@ -59,7 +59,8 @@ class Manner:
         cloner = VoiceCloner.from_pretrained(model, device, self.precision, threads)
         scorer = build_scorer(self.best_by) if self.n_best > 1 else None
         sampling = replace(cloner.bundle.sampling, **self.sampling)
-        return Speaker(cloner, sampling, Takes(self.n_best, scorer, self.retries))
+        options = SynthesisOptions(sampling=sampling, candidates=self.n_best, retries=self.retries, scorer=scorer)
+        return Speaker(cloner, options)
 
 
 @dataclass
@@ -67,11 +68,10 @@ class Speaker:
     """A `valle.eval.tts.Cloner`."""
 
     cloner: VoiceCloner
-    sampling: Sampling
-    takes: Takes
+    options: SynthesisOptions
 
     def clone(self, text: str, prompt: Path, prompt_text: str | None = None, seed: int = 0) -> Speech:
-        return self.cloner.clone(text, prompt, prompt_text, seed, self.sampling, takes=self.takes)
+        return self.cloner.clone(text, prompt, prompt_text, self.options, seed=seed)
 
     def resynthesise(self, prompt: Path) -> tuple[Tensor, int]:
         return self.cloner.resynthesise(prompt)

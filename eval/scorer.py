@@ -17,7 +17,7 @@ JUDGES = ("own", "cer", "sim", "both")
 
 
 class TakeScorer:
-    """A `valle.synthesis.utterance.Scorer`: likeness to the prompt minus character error rate, or either of them."""
+    """A `valle.synthesis.options.Scorer`: likeness to the prompt minus character error rate, or either of them."""
 
     def __init__(self, recogniser: Recogniser | None = None, speaker_model: SpeakerModel | None = None) -> None:
         if recogniser is None and speaker_model is None:

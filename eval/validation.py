@@ -32,7 +32,6 @@ from valle.lm.transformer import Attention, rotate
 from valle.synthesis.cloner import VoiceCloner
 from valle.synthesis.model import Bundle
 from valle.synthesis.result import Speech
-from valle.synthesis.utterance import Takes
 
 if TYPE_CHECKING:
     from valle.lm.task import LMTask
@@ -102,7 +101,7 @@ class Listen(L.Callback):
         for number, prompt in enumerate(self.prompts):
             voice = cloner.make_voice(prompt)
             for index, text in enumerate(self.texts):
-                speech = cloner.clone(text, voice, seed=index, takes=Takes())
+                speech = cloner.clone(text, voice, seed=index, candidates=1)
                 name = f"{number + 1}-{index + 1}"
                 speech.save(folder / f"{name}.wav")
                 plot_pair(folder / f"{name}.png", voice.prompt.wav, speech.wav, speech.sample_rate, text)

@@ -25,7 +25,6 @@ from valle.eval.text import normalise_for_scoring
 from valle.eval.trials import Trial
 from valle.eval.word_times import WordTimer
 from valle.synthesis.cloner import VoiceCloner
-from valle.synthesis.utterance import Takes
 
 TAIL = 5
 """Words at the end of the prompt that are listened for."""
@@ -86,7 +85,7 @@ def check_leaks(
     put: list[Edges | None] = []
     prompts = {trial.prompt_id: trial.prompt_text or "" for trial in trials}
     for number, trial in enumerate(trials):
-        said = cloner.clone(trial.text, trial.prompt.path, trial.prompt_text, seed=seed + number, takes=Takes())
+        said = cloner.clone(trial.text, trial.prompt.path, trial.prompt_text, seed=seed + number, candidates=1)
         wav = torch.from_numpy(resample(said.wav.numpy(), said.sample_rate, SAMPLE_RATE))
         own.append(judge(wav, trial.text, prompts[trial.prompt_id]))
         for other, text in prompts.items():

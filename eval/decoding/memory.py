@@ -12,7 +12,6 @@ from valle.bench.memory import kept_bytes
 from valle.eval.decoding.findings import Finding
 from valle.eval.trials import Trial
 from valle.synthesis.cloner import VoiceCloner
-from valle.synthesis.utterance import Takes
 
 GROWTH_MB = 16
 """So much more memory may be in use after all requests than after the first three tenths of them."""
@@ -46,7 +45,7 @@ def live_tensors() -> int:
 
 def _ask(cloner: VoiceCloner, trial: Trial, number: int, seed: int) -> None:
     if number % 3 == 0:
-        cloner.clone(trial.text, trial.prompt.path, seed=seed + number, takes=Takes())
+        cloner.clone(trial.text, trial.prompt.path, seed=seed + number, candidates=1)
         return
     for _ in cloner.stream(trial.text, trial.prompt.path, seed=seed + number):
         if number % 3 == 1:

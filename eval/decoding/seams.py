@@ -17,7 +17,7 @@ from valle.eval.stats import estimate
 from valle.eval.trials import Trial
 from valle.synthesis.cloner import VoiceCloner
 from valle.synthesis.loudness import LOOK_SECONDS
-from valle.synthesis.utterance import FADE_SECONDS, Takes
+from valle.synthesis.utterance import FADE_SECONDS
 
 _HOP_SECONDS, _WINDOW_SECONDS = 0.002, 0.016
 _FLOOR_DB = -60.0
@@ -43,7 +43,7 @@ def check_seams(cloner: VoiceCloner, trials: Sequence[Trial], seed: int = 0) -> 
     for trial in trials:
         voice = voices[trial.prompt.path]
         chunks = [chunk.wav for chunk in cloner.stream(trial.text, voice, seed=seed)]
-        streamed, made = torch.cat(chunks), cloner.clone(trial.text, voice, seed=seed, takes=Takes()).wav
+        streamed, made = torch.cat(chunks), cloner.clone(trial.text, voice, seed=seed, candidates=1).wav
         spec = cloner.bundle.codec.spec
         borders = [border + round(HELD_SECONDS * spec.sample_rate) for border in accumulate(map(len, chunks[:-1]))]
         near, far = places(borders, len(streamed), spec.sample_rate, spec.hop_length)

@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from valle.lm import Sampling
     from valle.synthesis.cloner import VoiceCloner
+    from valle.synthesis.options import SynthesisOptions
     from valle.synthesis.prompt import Voice
     from valle.synthesis.result import Outcome, SpeechChunk
-    from valle.synthesis.utterance import Takes
 
 FAULTY = 3
 """Exit code of `--strict` where a sentence is faulty."""
@@ -64,8 +63,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--loudness", type=_loudness, metavar="LUFS", help="of the speech, -40 to -10 (default: that of the prompt)")
     add("--strict", action="store_true", help="exit code 3 where a sentence is faulty")
     add("--retry-faulty", action="store_true", help="speak only the faulty sentences of --out again")
-    add("--retries", type=int, default=2, metavar="N", help="more takes of what went wrong (default: 2)")
-    add("--n-best", type=int, metavar="N", help="keep the best of N takes (default: 4; with --stream 1)")
+    add("--retries", type=int, default=2, metavar="N", help="more candidates for what went wrong (default: 2)")
+    add("--n-best", type=int, metavar="N", help="keep the best of N candidates (default: 4; with --stream 1)")
     judges = ("own", "cer", "sim", "both")
     add("--best-by", choices=judges, default="own", metavar="BY", help="own (default); cer, sim, both (extra 'eval')")
     add("--model", metavar="M", help="folder or Hugging Face Hub id (default: embedded)")
@@ -97,12 +96,11 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         check_writable(args.plot, (".png",))
 
-    cloner, sampling, takes = _load(args)
+    cloner, options = _load(args)
     voice = make_voice(cloner)
-    how = {"seed": args.seed, "sampling": sampling, "language": args.language, "takes": takes}
     if args.stream:
-        return _stream(cloner.stream(text, voice, **how), args, cloner.sample_rate)
-    outcome, wav = _write(args, cloner, text, voice, how)
+        return _stream(cloner.stream(text, voice, options=options), args, cloner.sample_rate)
+    outcome, wav = _write(args, cloner, text, voice, options)
     if args.plot is not None:
         from valle.common.plot import plot_pair
 
@@ -112,18 +110,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(
-    args: argparse.Namespace, cloner: VoiceCloner, text: str, voice: Voice, how: dict[str, Any]
+    args: argparse.Namespace, cloner: VoiceCloner, text: str, voice: Voice, options: SynthesisOptions
 ) -> tuple[Outcome, Tensor]:
     """Speak into the file `--out`, from where a stopped command left it; gives what `--plot` draws, [S], too."""
     import torch
 
     from valle.synthesis.spoken_file import Pieces, SpokenFile
 
-    pieces = Pieces.read(Path(args.out), _made_with(args, text, voice, how), args.retry_faulty)
+    pieces = Pieces.read(Path(args.out), _made_with(args, text, voice, options), args.retry_faulty)
     drawn = [torch.zeros(0)]
     with progress_bar("speaking") as progress:
-        again = {"known": pieces.spoken.copy(), "retry_faulty": args.retry_faulty}
-        chunks = cloner.sentences(text, voice, **how, **again, progress=progress)
+        known = pieces.spoken.copy()
+        chunks = cloner.sentences(text, voice, options, progress=progress, known=known, retry_faulty=args.retry_faulty)
         with SpokenFile(Path(args.out), cloner.sample_rate, pieces) as file:
             try:
                 for chunk in chunks:
@@ -139,7 +137,7 @@ def _write(
     return chunk.outcome, torch.cat(drawn)
 
 
-def _made_with(args: argparse.Namespace, text: str, voice: Voice, how: dict[str, Any]) -> dict[str, Any]:
+def _made_with(args: argparse.Namespace, text: str, voice: Voice, options: SynthesisOptions) -> dict[str, Any]:
     """What decides how a text is spoken: the same for the command that goes on with it."""
     from valle.eval.fingerprint import hash_model
 
@@ -149,12 +147,12 @@ def _made_with(args: argparse.Namespace, text: str, voice: Voice, how: dict[str,
         "prompt": _hash(*(tensor.contiguous().numpy().tobytes() for tensor in tensors)),
         "model": hash_model(args.model),
         "precision": args.precision,
-        "language": args.language,
-        "seed": args.seed,
-        "n-best": how["takes"].n_best,
+        "language": options.language,
+        "seed": options.seed,
+        "n-best": options.count(stream=False),
         "best-by": args.best_by,
-        "retries": args.retries,
-        "sampling": asdict(how["sampling"]),
+        "retries": options.retries,
+        "sampling": asdict(options.sampling) if options.sampling else None,
     }
 
 
@@ -218,10 +216,10 @@ def _run_jobs(args: argparse.Namespace) -> int:
     folder = check_folder(args.out_dir)
     from valle.synthesis.batch import speak_jobs
 
-    cloner, sampling, takes = _load(args)
+    cloner, options = _load(args)
     failed = faulty = 0
     with progress_bar("jobs") as progress:
-        spoken = speak_jobs(cloner, jobs, args.seed, sampling, args.language, takes, loudness=args.loudness)
+        spoken = speak_jobs(cloner, jobs, options, loudness=args.loudness)
         for number, (job, speech) in enumerate(spoken, start=1):
             progress(number / len(jobs))
             out = folder / f"{job.id}.wav"
@@ -240,21 +238,19 @@ def _run_jobs(args: argparse.Namespace) -> int:
     return FAULTY if faulty else 0
 
 
-def _load(args: argparse.Namespace) -> tuple[VoiceCloner, Sampling, Takes]:
+def _load(args: argparse.Namespace) -> tuple[VoiceCloner, SynthesisOptions]:
     from valle.synthesis.cloner import VoiceCloner
-    from valle.synthesis.utterance import BEST_OF, Takes
+    from valle.synthesis.options import SynthesisOptions
 
-    n_best = args.n_best if args.n_best is not None else 1 if args.stream else BEST_OF
-    scorer = None
-    if n_best > 1 and args.best_by != "own":
+    options = SynthesisOptions(args.seed, args.language, candidates=args.n_best, retries=args.retries)
+    if options.count(args.stream) > 1 and args.best_by != "own":
         from valle.eval.scorer import build_scorer
 
-        scorer = build_scorer(args.best_by)
-    takes = Takes(n_best, scorer, args.retries)
+        options = replace(options, scorer=build_scorer(args.best_by))
     cloner = VoiceCloner.from_pretrained(args.model, args.device, args.precision, args.threads, args.any_language)
-    options = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "ras_window")}
-    given = {name: value for name, value in options.items() if value is not None}
-    return cloner, replace(cloner.bundle.sampling, **given), takes
+    settings = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "ras_window")}
+    given = {name: value for name, value in settings.items() if value is not None}
+    return cloner, replace(options, sampling=replace(cloner.bundle.sampling, **given))
 
 
 def _text(args: argparse.Namespace) -> str:

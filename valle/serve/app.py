@@ -34,9 +34,9 @@ def create_app(service: Service, hosts: Sequence[str] = LOCAL_HOSTS, origins: Se
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service.speaker.start()
+        service.worker.start()
         yield
-        service.speaker.stop()
+        service.worker.stop()
 
     # The usual documentation pages load their scripts from elsewhere; docs/serving.md has it all.
     app = FastAPI(title="valle", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)

@@ -17,8 +17,9 @@ from valle.serve.limits import Limits
 from valle.serve.metrics import Metrics
 from valle.serve.postprocess import Finisher, Finishing
 from valle.serve.uploads import UploadDecoder
-from valle.serve.worker import Speaker, Wish
+from valle.serve.worker import Ticket, Worker
 from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.options import SynthesisOptions
 from valle.synthesis.voice_store import VoiceStore
 
 Checker = Callable[[Tensor, Tensor, int, str], dict[str, Any]]
@@ -31,7 +32,7 @@ class Service:
 
     cloner: VoiceCloner
     voices: VoiceStore
-    speaker: Speaker
+    worker: Worker
     uploads: UploadDecoder
     metrics: Metrics
     limits: Limits
@@ -50,21 +51,23 @@ class Service:
         watermark_key: str | None = None,
         checker: Checker | None = None,
     ) -> Service:
-        """A server that is ready; `speaker.start()` makes it speak."""
+        """A server that is ready; `worker.start()` makes it speak."""
         metrics = Metrics()
-        speaker = Speaker(cloner, limits, metrics)
+        worker = Worker(cloner, limits, metrics)
         uploads = UploadDecoder(cloner.sample_rate, limits)
-        return cls(cloner, voices, speaker, uploads, metrics, limits, keys, watermark_key, checker)
+        return cls(cloner, voices, worker, uploads, metrics, limits, keys, watermark_key, checker)
 
-    def wish(self, text: str, voice: str, language: str, seed: int, stream: bool, best_of: int) -> Wish:
-        """A wish that can be granted. Raises `ApiError` and `VoiceError`."""
+    def submit(
+        self, text: str, voice: str, options: SynthesisOptions, stream: bool = True, goes_on: bool = False
+    ) -> Ticket:
+        """Queue a text (`Worker.submit`). Raises `ApiError` and `VoiceError` where that is not granted."""
         if len(text) > self.limits.text_characters:
             raise bad_request(
                 f"the text has {len(text):,} characters; give at most {self.limits.text_characters:,} at a time",
                 "input",
                 "text_too_long",
             )
-        return Wish(text, self.voices.get(voice), language, seed, stream, best_of)
+        return self.worker.submit(text, self.voices.get(voice), options, stream, goes_on)
 
     async def finished(
         self, chunks: AsyncGenerator[np.ndarray], speed: float, gain_db: float

@@ -20,8 +20,8 @@ from valle.serve.encoding import CONTENT_TYPES, NEEDS_LENGTH, WIRE_RATE, audio_e
 from valle.serve.openapi import ERROR_RESPONSES
 from valle.serve.postprocess import MAX_GAIN_DB, MAX_SPEED, MIN_SPEED
 from valle.serve.service import Service
-from valle.serve.worker import Utterance
-from valle.synthesis.utterance import BEST_OF
+from valle.serve.worker import Ticket
+from valle.synthesis.options import CANDIDATES, SynthesisOptions
 
 Result = TypeVar("Result")
 
@@ -47,18 +47,18 @@ class SpeechOptions(BaseModel):
     best_of: int | None = Field(
         None,
         ge=1,
-        le=BEST_OF,
-        description="takes of each sentence, the best of which is kept; with more than one, audio comes sentence by "
-        f"sentence. By default {BEST_OF} where the answer comes as a whole, and 1 where it is streamed",
+        le=CANDIDATES,
+        description="how often each sentence is spoken, to keep the best; with more than once, audio comes sentence by "
+        f"sentence. By default {CANDIDATES} where the answer comes as a whole, and 1 where it is streamed",
     )
 
     @property
     def voice_id(self) -> str:
         return self.voice if isinstance(self.voice, str) else self.voice.id
 
-    def takes(self, streams: bool) -> int:
-        """Of each sentence."""
-        return self.best_of or (1 if streams else BEST_OF)
+    @property
+    def synthesis(self) -> SynthesisOptions:
+        return SynthesisOptions(self.seed, self.language, candidates=self.best_of)
 
 
 class SpeechRequest(SpeechOptions):
@@ -99,25 +99,23 @@ def speech_router(service: Service) -> APIRouter:
         },
     )
     async def create_speech(body: SpeechRequest, request: Request) -> Response:
-        streams, takes = body.streams, body.takes(body.streams)
-        wish = service.wish(body.input, body.voice_id, body.language, body.seed, streams, takes)
-        utterance = service.speaker.submit(wish)
-        pieces = service.finished(utterance.chunks(), body.speed, body.gain_db)
+        ticket = service.submit(body.input, body.voice_id, body.synthesis, body.streams)
+        pieces = service.finished(ticket.chunks(), body.speed, body.gain_db)
         kind, headers = CONTENT_TYPES[body.response_format], {"X-Sample-Rate": str(WIRE_RATE)}
         try:
             if not body.streams:
                 samples = await unless_gone(request, _all(pieces))
                 audio = await asyncio.to_thread(encode_whole, body.response_format, samples)
-                headers["X-Faulty-Pieces"] = str(len(utterance.faulty))
+                headers["X-Faulty-Pieces"] = str(len(ticket.faulty))
                 return Response(audio, media_type=kind, headers=headers)
             # An error before the first audio still has a status of its own.
             first = await unless_gone(request, anext(pieces, _NOTHING))
         except ClientDisconnect:
-            utterance.cancel()
+            ticket.cancel()
             raise
         stream = _encoded(first, pieces, body.response_format)
         if body.stream_format == "sse":
-            return _ClosingStream(_events(stream, utterance), media_type="text/event-stream", headers=headers)
+            return _ClosingStream(_events(stream, ticket), media_type="text/event-stream", headers=headers)
         return _ClosingStream(stream, media_type=kind, headers=headers)
 
     return router
@@ -164,12 +162,12 @@ async def _encoded(first: np.ndarray, others: AsyncGenerator[np.ndarray], name: 
         yield encoder.end()
 
 
-async def _events(stream: AsyncGenerator[bytes], utterance: Utterance) -> AsyncGenerator[bytes]:
+async def _events(stream: AsyncGenerator[bytes], ticket: Ticket) -> AsyncGenerator[bytes]:
     async with aclosing(stream):
         async for data in stream:
             if data:
                 yield _event("speech.audio.delta", audio=base64.b64encode(data).decode())
-        yield _event("speech.audio.done", faulty=utterance.faulty)
+        yield _event("speech.audio.done", faulty=ticket.faulty)
 
 
 def _event(kind: str, **facts: Any) -> bytes:

@@ -31,7 +31,7 @@ def system_router(service: Service) -> APIRouter:
 
     @router.get("/healthz", summary="Whether it works")
     async def health() -> dict[str, Any]:
-        if not service.speaker.alive:
+        if not service.worker.alive:
             raise ApiError(503, "dead", "the thread that speaks has ended; restart the server")
         return {"status": "ok", "version": __version__}
 

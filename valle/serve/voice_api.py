@@ -80,7 +80,7 @@ def voice_router(service: Service) -> APIRouter:
         wav = await service.uploads.decode(await file.read())
         voice_id = new_voice_id()
         prompt = (wav, service.cloner.sample_rate)
-        voice = await service.speaker.prepare(voice_id, prompt, transcript or None, language)
+        voice = await service.worker.prepare(voice_id, prompt, transcript or None, language)
         by = request.scope["state"].get("key_name")
         facts = (name.strip() or voice_id, transcript or None, language, by)
         stored = await asyncio.to_thread(service.voices.add, voice_id, *prompt, *facts)

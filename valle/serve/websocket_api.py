@@ -168,13 +168,11 @@ class _Speech:
             async for text in sentences:
                 if pause:
                     yield np.zeros(round(pause * rate), np.float32)
-                of_options = options.voice_id, options.language, options.seed
-                wish = self.service.wish(text, *of_options, stream=True, best_of=options.takes(streams=True))
-                utterance = self.service.speaker.submit(wish, goes_on=bool(pause))
-                async with aclosing(utterance.chunks()) as chunks:
+                ticket = self.service.submit(text, options.voice_id, options.synthesis, goes_on=bool(pause))
+                async with aclosing(ticket.chunks()) as chunks:
                     async for samples in chunks:
                         yield samples
-                self._faulty += [{name: fault[name] for name in ("text", "fault")} for fault in utterance.faulty]
+                self._faulty += [{name: fault[name] for name in ("text", "fault")} for fault in ticket.faulty]
                 pause = pause_after(text)
 
     async def _sentences(self) -> AsyncGenerator[str]:

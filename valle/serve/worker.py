@@ -24,9 +24,10 @@ from valle.serve.limits import Limits
 from valle.serve.metrics import Metrics
 from valle.synthesis.cloner import VoiceCloner
 from valle.synthesis.engine import Engine
+from valle.synthesis.options import SynthesisOptions
 from valle.synthesis.prompt import PromptSource, Voice
 from valle.synthesis.result import Outcome
-from valle.synthesis.utterance import Takes, Task
+from valle.synthesis.utterance import Utterance
 from valle.synthesis.voice_store import StoredVoice
 
 CACHED_VOICES = 256
@@ -35,25 +36,17 @@ CACHED_VOICES = 256
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What to say."""
+@dataclass(eq=False)
+class Ticket:
+    """A text that waits for its turn or is being spoken, as the event loop sees it.
+
+    stream: give audio while a sentence is being spoken
+    """
 
     text: str
     voice: StoredVoice
-    language: str = "en-us"
-    seed: int = 0
-    stream: bool = True
-    """Give audio while a sentence is being spoken."""
-    best_of: int = 1
-    """Takes of each sentence, the best of which is kept."""
-
-
-@dataclass(eq=False)
-class Utterance:
-    """A wish on its way, as the event loop sees it."""
-
-    wish: Wish
+    options: SynthesisOptions
+    stream: bool
     loop: asyncio.AbstractEventLoop
     deadline: float
     """On the clock of `time.monotonic`."""
@@ -65,7 +58,7 @@ class Utterance:
     cancelled: bool = False
     outcome: Outcome | None = None
     """How it went, once all samples have been given."""
-    task: Task | None = None
+    utterance: Utterance | None = None
     _items: asyncio.Queue[np.ndarray | Exception | None] = field(default_factory=asyncio.Queue)
 
     @property
@@ -74,7 +67,7 @@ class Utterance:
         return self.outcome.faulty if self.outcome else []
 
     async def chunks(self) -> AsyncGenerator[np.ndarray]:
-        """Samples [S] as they come; cancels the utterance when it is closed. Raises `ApiError` where speaking fails."""
+        """Samples [S] as they come; cancels the ticket when it is closed. Raises `ApiError` where speaking fails."""
         try:
             while (item := await self._items.get()) is not None:
                 if isinstance(item, Exception):
@@ -92,25 +85,25 @@ class Utterance:
         _tell(self.loop, self._items.put_nowait, item)
 
 
-class Speaker:
-    """Speaks many utterances at once. Its methods are for the event loop.
+class Worker:
+    """Speaks many texts at once. Its methods are for the event loop.
 
-    speaker.start()
-    utterance = speaker.submit(wish)
-    async for samples in utterance.chunks(): ...
-    speaker.stop()
+    worker.start()
+    ticket = worker.submit(text, voice, options)
+    async for samples in ticket.chunks(): ...
+    worker.stop()
     """
 
     def __init__(self, cloner: VoiceCloner, limits: Limits, metrics: Metrics) -> None:
         self.cloner, self.limits, self.metrics = cloner, limits, metrics
-        self._thread = threading.Thread(target=self._run, name="speaker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._changed = threading.Condition()
-        self._waiting: deque[Utterance] = deque()
+        self._waiting: deque[Ticket] = deque()
         self._calls: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
         self._stopping = False
         # Of the thread alone:
         self._engine: Engine = cloner.engine(rows=limits.concurrent)
-        self._active: list[Utterance] = []
+        self._active: list[Ticket] = []
         self._voices: OrderedDict[str, Voice] = OrderedDict()
         self._usual_seconds = 5.0
 
@@ -121,7 +114,7 @@ class Speaker:
 
     @property
     def waiting(self) -> int:
-        """Utterances whose turn has not come."""
+        """Tickets whose turn has not come."""
         return len(self._waiting)
 
     def start(self) -> None:
@@ -134,8 +127,10 @@ class Speaker:
             self._changed.notify()
         self._thread.join()
 
-    def submit(self, wish: Wish, goes_on: bool = False) -> Utterance:
-        """Queue a wish. Raises `ApiError` 429 when too many wait.
+    def submit(
+        self, text: str, voice: StoredVoice, options: SynthesisOptions, stream: bool = True, goes_on: bool = False
+    ) -> Ticket:
+        """Queue a text. Raises `ApiError` 429 when too many wait.
 
         goes_on: somebody has heard the beginning already; it would be wrong to refuse the rest
         """
@@ -145,10 +140,10 @@ class Speaker:
                 self.metrics.utterances.labels("refused").inc()
                 raise busy(round(min(60.0, max(1.0, turns * self._usual_seconds))))
             deadline = time.monotonic() + self.limits.request_seconds
-            utterance = Utterance(wish, asyncio.get_running_loop(), deadline)
-            self._waiting.append(utterance)
+            ticket = Ticket(text, voice, options, stream, asyncio.get_running_loop(), deadline)
+            self._waiting.append(ticket)
             self._changed.notify()
-        return utterance
+        return ticket
 
     async def prepare(self, voice_id: str, prompt: PromptSource, transcript: str | None, language: str) -> Voice:
         """A new voice, ready for use. Raises `ApiError` for a recording that cannot be one."""
@@ -168,17 +163,17 @@ class Speaker:
                 self._answer_calls()
                 self._admit()
                 self._drop()
-                for task in self._engine.step():
-                    self._deliver(next(u for u in self._active if u.task is task), task)
+                for utterance in self._engine.step():
+                    self._deliver(next(t for t in self._active if t.utterance is utterance), utterance)
             except Exception:
                 # Whatever it was, the next request shall find a server that works.
                 _log.exception("speaking failed")
                 self._engine = self.cloner.engine(rows=self.limits.concurrent)
-                for utterance in list(self._active):
-                    utterance.task = None  # of an engine that is gone
-                    self._end(utterance, "failed", ApiError(500, "internal", "speaking failed; see the server's log"))
-        for utterance in [*self._active, *self._waiting]:
-            utterance.put(ApiError(503, "stopping", "the server is stopping", retry_after=5))
+                for ticket in list(self._active):
+                    ticket.utterance = None  # of an engine that is gone
+                    self._end(ticket, "failed", ApiError(500, "internal", "speaking failed; see the server's log"))
+        for ticket in [*self._active, *self._waiting]:
+            ticket.put(ApiError(503, "stopping", "the server is stopping", retry_after=5))
 
     def _wait_for_work(self) -> bool:
         """False: stop."""
@@ -197,67 +192,65 @@ class Speaker:
             _tell(future.get_loop(), _settle, future, result, failure)
 
     def _admit(self) -> None:
-        """Start utterances, in the order in which they came, while there is room."""
+        """Start what waits, in the order in which they came, while there is room."""
         while len(self._active) < self.limits.concurrent:
             with self._changed:
                 if not self._waiting:
                     break
-                utterance = self._waiting.popleft()
-            if utterance.cancelled:
+                ticket = self._waiting.popleft()
+            if ticket.cancelled:
                 self.metrics.utterances.labels("cancelled").inc()
                 continue
-            self._active.append(utterance)
-            wish, utterance.started = utterance.wish, time.monotonic()
+            self._active.append(ticket)
+            ticket.started, stored = time.monotonic(), ticket.voice
             try:
-                stored = wish.voice
                 voice = self._voice(stored.id, stored.recording, stored.transcript, stored.language)
-                takes = Takes(wish.best_of)
-                utterance.task = self._engine.submit(wish.text, voice, wish.seed, wish.language, takes, wish.stream)
+                ticket.utterance = self._engine.submit(ticket.text, voice, ticket.options, ticket.stream)
             except UserError as error:
-                self._end(utterance, "invalid", bad_request(str(error), "input"))
+                self._end(ticket, "invalid", bad_request(str(error), "input"))
         self.metrics.waiting.set(len(self._waiting))
         self.metrics.speaking.set(len(self._active))
 
     def _drop(self) -> None:
         """Take out what nobody wants any more and what takes too long, the waiting ones, too."""
         now = time.monotonic()
-        for utterance in list(self._active):
-            if utterance.cancelled:
-                self._end(utterance, "cancelled", None)
-            elif now > utterance.deadline:
-                self._end(utterance, "timeout", _too_slow(self.limits))
+        for ticket in list(self._active):
+            if ticket.cancelled:
+                self._end(ticket, "cancelled", None)
+            elif now > ticket.deadline:
+                self._end(ticket, "timeout", _too_slow(self.limits))
         with self._changed:
-            late = [u for u in self._waiting if u.cancelled or now > u.deadline]
-            for utterance in late:
-                self._waiting.remove(utterance)
-        for utterance in late:
-            self.metrics.utterances.labels("cancelled" if utterance.cancelled else "timeout").inc()
-            utterance.put(_too_slow(self.limits))
+            late = [t for t in self._waiting if t.cancelled or now > t.deadline]
+            for ticket in late:
+                self._waiting.remove(ticket)
+        for ticket in late:
+            self.metrics.utterances.labels("cancelled" if ticket.cancelled else "timeout").inc()
+            ticket.put(_too_slow(self.limits))
 
-    def _deliver(self, utterance: Utterance, task: Task) -> None:
-        if task.error is not None:
-            self._end(utterance, "invalid", bad_request(str(task.error), "input"))
+    def _deliver(self, ticket: Ticket, utterance: Utterance) -> None:
+        if utterance.error is not None:
+            self._end(ticket, "invalid", bad_request(str(utterance.error), "input"))
             return
-        for chunk in task.take_chunks():
+        for chunk in utterance.take_chunks():
             if len(chunk.wav):
-                if not utterance.audible:
-                    utterance.audible = True
-                    self.metrics.first_audio.observe(time.monotonic() - utterance.asked)
-                utterance.put(chunk.wav.numpy())
+                if not ticket.audible:
+                    ticket.audible = True
+                    self.metrics.first_audio.observe(time.monotonic() - ticket.asked)
+                ticket.put(chunk.wav.numpy())
             if chunk.outcome is not None:
-                utterance.outcome = chunk.outcome
+                ticket.outcome = chunk.outcome
                 self.metrics.audio.inc(chunk.outcome.seconds)
-                took = time.monotonic() - utterance.started
+                took = time.monotonic() - ticket.started
                 self._usual_seconds += 0.2 * (took - self._usual_seconds)
-                self._end(utterance, "spoken", None)
+                self._end(ticket, "spoken", None)
 
-    def _end(self, utterance: Utterance, outcome: str, error: ApiError | None) -> None:
-        if utterance.task is not None:
-            self._engine.cancel(utterance.task)
-        self._active.remove(utterance)
+    def _end(self, ticket: Ticket, outcome: str, error: ApiError | None) -> None:
+        if ticket.utterance is not None:
+            self._engine.cancel(ticket.utterance)
+        self._active.remove(ticket)
         self.metrics.utterances.labels(outcome).inc()
         self.metrics.speaking.set(len(self._active))
-        utterance.put(error)
+        ticket.put(error)
 
     def _voice(self, voice_id: str, prompt: PromptSource, transcript: str | None, language: str) -> Voice:
         """From memory, if it was used lately."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from valle.common.device import computing_with
 from valle.common.errors import UserError
 from valle.common.tables import read_table
-from valle.lm import Sampling
 from valle.synthesis.cloner import VoiceCloner
 from valle.synthesis.engine import ROWS
+from valle.synthesis.options import SynthesisOptions
 from valle.synthesis.prompt import Voice
 from valle.synthesis.result import Speech
-from valle.synthesis.utterance import Takes, Task
+from valle.synthesis.utterance import Utterance
 
 COLUMNS = ("id", "prompt", "prompt_text", "text")
 
@@ -55,19 +55,16 @@ _VOICES_KEPT = 64
 def speak_jobs(
     cloner: VoiceCloner,
     jobs: Sequence[Job],
-    seed: int = 0,
-    sampling: Sampling | None = None,
-    language: str = "en-us",
-    takes: Takes | None = None,
+    options: SynthesisOptions = SynthesisOptions(),
     rows: int = ROWS,
     loudness: float | None = None,
 ) -> Iterator[tuple[Job, Speech | UserError]]:
     """Each job with its speech, or with why there is none, in the order in which they are done.
 
-    Finished sentences leave the batch and others enter it at once; every job gives what it gives alone with `seed`.
+    Finished sentences leave the batch and others enter it at once; every job gives what it gives alone.
     """
-    engine, waiting = cloner.engine(sampling, rows), deque(jobs)
-    running: dict[Task, Job] = {}
+    engine, waiting = cloner.engine(options.sampling, rows), deque(jobs)
+    running: dict[Utterance, Job] = {}
     voices: dict[tuple[Path, str], Voice] = {}
     with computing_with(cloner.threads):
         while waiting or running:
@@ -77,12 +74,12 @@ def speak_jobs(
                 key = (job.prompt, job.prompt_text)
                 try:
                     if key not in voices:
-                        voices[key] = cloner.make_voice(job.prompt, job.prompt_text or None, language, loudness)
-                    running[engine.submit(job.text, voices[key], seed, language, takes)] = job
+                        voices[key] = cloner.make_voice(job.prompt, job.prompt_text or None, options.language, loudness)
+                    running[engine.submit(job.text, voices[key], options)] = job
                 except UserError as error:
                     yield job, error
                 if len(voices) > _VOICES_KEPT:
                     del voices[next(iter(voices))]
             engine.step()
-            for task in [task for task in running if task.done or task.error is not None]:
-                yield running.pop(task), task.error or task.speech()
+            for utterance in [u for u in running if u.done or u.error is not None]:
+                yield running.pop(utterance), utterance.error or utterance.speech()

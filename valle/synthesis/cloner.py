@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -17,9 +18,10 @@ from valle.lm.precision import for_steps
 from valle.lm.prefills import Prefills
 from valle.synthesis.engine import ROWS, STREAM_AHEAD, Engine
 from valle.synthesis.model import Bundle
+from valle.synthesis.options import SynthesisOptions
 from valle.synthesis.prompt import PromptSource, Voice, load_prompt, make_voice
 from valle.synthesis.result import Speech, SpeechChunk, SpokenPiece
-from valle.synthesis.utterance import BEST_OF, Takes, Task, cut_text
+from valle.synthesis.utterance import Utterance
 
 
 class VoiceCloner:
@@ -91,12 +93,11 @@ class VoiceCloner:
         text: str,
         prompt: PromptSource | Voice,
         prompt_text: str | None = None,
-        seed: int = 0,
-        sampling: Sampling | None = None,
-        language: str = "en-us",
+        options: SynthesisOptions = SynthesisOptions(),
+        *,
         progress: Callable[[float], None] | None = None,
-        takes: Takes | None = None,
         again: Speech | None = None,
+        **changes: Any,
     ) -> Speech: ...
 
     @overload
@@ -105,11 +106,10 @@ class VoiceCloner:
         text: list[str] | tuple[str, ...],
         prompt: PromptSource | Voice,
         prompt_text: str | None = None,
-        seed: int = 0,
-        sampling: Sampling | None = None,
-        language: str = "en-us",
+        options: SynthesisOptions = SynthesisOptions(),
+        *,
         progress: Callable[[float], None] | None = None,
-        takes: Takes | None = None,
+        **changes: Any,
     ) -> list[Speech]: ...
 
     def clone(
@@ -117,67 +117,98 @@ class VoiceCloner:
         text: str | list[str] | tuple[str, ...],
         prompt: PromptSource | Voice,
         prompt_text: str | None = None,
-        seed: int = 0,
-        sampling: Sampling | None = None,
-        language: str = "en-us",
+        options: SynthesisOptions = SynthesisOptions(),
+        *,
         progress: Callable[[float], None] | None = None,
-        takes: Takes | None = None,
         again: Speech | None = None,
+        **changes: Any,
     ) -> Speech | list[Speech]:
         """Speak `text` in the voice of `prompt`; the same arguments give the same samples.
 
         text:     of several texts, which are spoken in one batch, each gives what it gives alone, in their order
-        sampling: default: what suits the model (`cloner.bundle.sampling`)
+        options:  how; `changes` are some of them by their names: `clone(text, prompt, seed=3, candidates=1)`
         progress: called now and then with the share of the text that is done, 0 to 1
-        takes:    how many times each sentence is spoken, and which take is kept; default: four times, and the one
-                  in which the model itself hears text and voice best; `Takes()` is the first that is not faulty
-        again:    what the same arguments gave: its faulty pieces alone are spoken again, with other takes
+        again:    what the same arguments gave: its faulty pieces alone are spoken again, with other candidates
         Raises `UserError` for a text or a recording that cannot be used.
         """
+        options = replace(options, **changes)
         texts = [text] if isinstance(text, str) else list(text)
-        voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, language)
-        takes = takes or Takes(BEST_OF)
-        # No more rows than there are sentences: a row of a large model takes many megabytes.
-        pieces = sum(len(cut_text(one, takes.n_best)) for one in texts if one.strip())
-        engine = self.engine(sampling, max(1, min(ROWS, pieces * takes.n_best)))
-        tasks, known = [], () if again is None else again.pieces
+        voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, options.language)
+        utterances, known = [], () if again is None else again.pieces
         for number, one in enumerate(texts, start=1):
             try:
-                tasks.append(engine.submit(one, voice, seed, language, takes, known=known, retry_faulty=True))
+                utterances.append(Utterance(self.bundle, one, voice, options, known=known, retry_faulty=True))
             except UserError as error:
                 if isinstance(text, str):
                     raise
                 raise UserError(f"text {number} of {len(texts)}: {error}") from error
+        # No more rows than there are sentences: a row of a large model takes many megabytes.
+        readings = sum(len(utterance.pieces) * utterance.candidates for utterance in utterances)
+        engine = self.engine(options.sampling, max(1, min(ROWS, readings)))
+        for utterance in utterances:
+            engine.add(utterance)
         with computing_with(self.threads):
             while engine.busy:
                 engine.step()
                 if progress is not None:
-                    progress(sum(task.share for task in tasks) / len(tasks))
-        for task in tasks:
-            if task.error is not None:
-                raise task.error
-        spoken = [task.speech() for task in tasks]
+                    progress(sum(utterance.share for utterance in utterances) / len(utterances))
+        for utterance in utterances:
+            if utterance.error is not None:
+                raise utterance.error
+        spoken = [utterance.speech() for utterance in utterances]
         return spoken[0] if isinstance(text, str) else spoken
 
     def sentences(
         self,
         text: str,
         voice: Voice,
-        seed: int = 0,
-        sampling: Sampling | None = None,
-        language: str = "en-us",
+        options: SynthesisOptions = SynthesisOptions(),
+        *,
         progress: Callable[[float], None] | None = None,
-        takes: Takes | None = None,
         known: Sequence[SpokenPiece] = (),
         retry_faulty: bool = False,
+        **changes: Any,
     ) -> Iterator[SpeechChunk]:
         """What `clone` gives, sentence by sentence, for texts of any length; the last chunk says how it went.
 
-        known, retry_faulty: as in `Engine.submit`
+        known, retry_faulty: see `Utterance`
         """
-        engine, takes = self.engine(sampling), takes or Takes(BEST_OF)
-        task = engine.submit(text, voice, seed, language, takes, known=known, retry_faulty=retry_faulty)
-        return self._drive(engine, task, progress)
+        options = replace(options, **changes)
+        engine = self.engine(options.sampling)
+        utterance = engine.submit(text, voice, options, known=known, retry_faulty=retry_faulty)
+        return self._drive(engine, utterance, progress)
+
+    def stream(
+        self,
+        text: str,
+        prompt: PromptSource | Voice,
+        prompt_text: str | None = None,
+        options: SynthesisOptions = SynthesisOptions(),
+        **changes: Any,
+    ) -> Iterator[SpeechChunk]:
+        """`clone` in parts, as soon as they can be heard; the last one says how it went. Close it to stop early.
+
+        Says what one candidate of `clone` says with the same seed, unless a sound lasts longer than a stream allows
+        (`Sampling.live_phone_frames`); the audio may differ where a sentence is heard before it is complete.
+
+        options: with more candidates than one, nothing is heard before all of the first sentence are there
+        """
+        options = replace(options, **changes)
+        voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, options.language)
+        engine = self.engine(options.sampling, STREAM_AHEAD)
+        return self._drive(engine, engine.submit(text, voice, options, stream=True))
+
+    def _drive(
+        self, engine: Engine, utterance: Utterance, progress: Callable[[float], None] | None = None
+    ) -> Iterator[SpeechChunk]:
+        with computing_with(self.threads):
+            while engine.busy:
+                engine.step()
+                if progress is not None:
+                    progress(utterance.share)
+                yield from utterance.take_chunks()
+        if utterance.error is not None:
+            raise utterance.error
 
     @torch.inference_mode()
     def resynthesise(self, prompt: PromptSource) -> tuple[Tensor, int]:
@@ -192,36 +223,3 @@ class VoiceCloner:
             spoken = codec.spec.n_q if self.bundle.nar else 1
             decoded = codec.decode(codes.first(spoken))
         return decoded[0, 0, : wav.shape[0]].cpu(), codec.spec.sample_rate
-
-    def stream(
-        self,
-        text: str,
-        prompt: PromptSource | Voice,
-        prompt_text: str | None = None,
-        seed: int = 0,
-        sampling: Sampling | None = None,
-        language: str = "en-us",
-        takes: Takes | None = None,
-    ) -> Iterator[SpeechChunk]:
-        """`clone` in parts, as soon as they can be heard; the last one says how it went. Close it to stop early.
-
-        Says what one take of `clone` says with the same seed, unless a sound lasts longer than a stream allows
-        (`Sampling.live_phone_frames`); the audio may differ where a sentence is heard before it is complete.
-
-        takes: default: one; with more, nothing is heard before all takes of the first sentence are there
-        """
-        voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, language)
-        engine = self.engine(sampling, STREAM_AHEAD)
-        return self._drive(engine, engine.submit(text, voice, seed, language, takes, stream=True))
-
-    def _drive(
-        self, engine: Engine, task: Task, progress: Callable[[float], None] | None = None
-    ) -> Iterator[SpeechChunk]:
-        with computing_with(self.threads):
-            while engine.busy:
-                engine.step()
-                if progress is not None:
-                    progress(task.share)
-                yield from task.take_chunks()
-        if task.error is not None:
-            raise task.error

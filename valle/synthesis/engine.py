@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from valle.common.errors import UserError
 from valle.lm import ARModel, Decoder, Row, Sampling
 from valle.lm.prefills import Prefills
 from valle.synthesis.model import Bundle
+from valle.synthesis.options import SynthesisOptions
 from valle.synthesis.prompt import Voice
 from valle.synthesis.result import SpokenPiece
-from valle.synthesis.utterance import Take, Takes, Task
+from valle.synthesis.utterance import Candidate, Utterance
 
 ROWS = 8
 """Sentences spoken at once."""
@@ -21,10 +24,10 @@ STREAM_AHEAD = 2
 class Engine:
     """Speaks texts as they come in; each sounds as it would alone.
 
-        task = engine.submit("Any sentence.", voice, stream=True)
+        engine.submit("Any sentence.", voice, stream=True)
         while engine.busy:
-            for task in engine.step():
-                play(task.take_chunks())
+            for utterance in engine.step():
+                play(utterance.take_chunks())
 
     A step decodes one frame of every sentence that is being spoken, and makes audio where enough frames have come.
     Not safe for use by several threads at once: give it a thread of its own.
@@ -40,74 +43,77 @@ class Engine:
     ) -> None:
         self.bundle, self.sampling = bundle, sampling or bundle.sampling
         self.decoder = Decoder(bundle.ar, self.sampling, rows, stepper, prefills)
-        self._tasks: list[Task] = []
-        self._takes: dict[Row, tuple[Task, Take]] = {}
+        self._utterances: list[Utterance] = []
+        self._candidates: dict[Row, tuple[Utterance, Candidate]] = {}
 
     @property
     def busy(self) -> bool:
-        """Whether any task is not done."""
-        return bool(self._tasks)
+        """Whether anything is not done."""
+        return bool(self._utterances)
 
     def submit(
         self,
         text: str,
         voice: Voice,
-        seed: int = 0,
-        language: str = "en-us",
-        takes: Takes | None = None,
+        options: SynthesisOptions = SynthesisOptions(),
         stream: bool = False,
         known: Sequence[SpokenPiece] = (),
         retry_faulty: bool = False,
-    ) -> Task:
+        **changes: Any,
+    ) -> Utterance:
         """Ask for `text`. The same arguments give the same speech, whatever else is being spoken.
 
-        stream: make audio while a sentence is being spoken, not after it
-        known:  the first pieces of this text, as they were spoken before with the same arguments: they are not again
-        retry_faulty: except for the faulty ones, which get as many more takes
+        options: how, the sampling being that of the engine or None; `changes` are some of them by their names
+        stream, known, retry_faulty: see `Utterance`
         Raises `UserError` for a text that cannot be spoken.
         """
-        task = Task(
-            self.bundle, self.sampling, text, voice, seed, language, takes or Takes(), stream, known, retry_faulty
-        )
-        self._tasks.append(task)
-        return task
+        options = replace(options, **{"sampling": options.sampling or self.sampling, **changes})
+        utterance = Utterance(self.bundle, text, voice, options, stream, known, retry_faulty)
+        self.add(utterance)
+        return utterance
 
-    def cancel(self, task: Task) -> None:
-        """Forget a task; its rows are free at once. Nothing happens if it is done."""
-        for row, (owner, _) in list(self._takes.items()):
-            if owner is task:
+    def add(self, utterance: Utterance) -> None:
+        """Speak it, too. Raises `ValueError` for one with other sampling: that is the same for all rows."""
+        if utterance.sampling != self.sampling:
+            raise ValueError("an engine has one sampling for all that it speaks")
+        self._utterances.append(utterance)
+
+    def cancel(self, utterance: Utterance) -> None:
+        """Forget an utterance; its rows are free at once. Nothing happens if it is done."""
+        for row, (owner, _) in list(self._candidates.items()):
+            if owner is utterance:
                 self.decoder.leave(row)
-                del self._takes[row]
-        if task in self._tasks:
-            self._tasks.remove(task)
+                del self._candidates[row]
+        if utterance in self._utterances:
+            self._utterances.remove(utterance)
 
-    def step(self) -> list[Task]:
-        """Speak one frame of everything; gives the tasks that have new chunks, or have failed."""
-        tasks = list(self._tasks)
+    def step(self) -> list[Utterance]:
+        """Speak one frame of everything; gives the utterances that have new chunks, or have failed."""
+        utterances = list(self._utterances)
         self._fill()
         for row in self.decoder.step():
-            task, take = self._takes.pop(row)
+            utterance, candidate = self._candidates.pop(row)
             assert row.said is not None
-            task.finish(take, row.said)
-        for task in tasks:
-            if task.error is None:
-                task.advance(self.decoder)
-            if task.done or task.error is not None:
-                self.cancel(task)
-        return [task for task in tasks if task.has_chunks or task.error is not None]
+            utterance.finish(candidate, row.said)
+        for utterance in utterances:
+            if utterance.error is None:
+                utterance.advance(self.decoder)
+            if utterance.done or utterance.error is not None:
+                self.cancel(utterance)
+        return [utterance for utterance in utterances if utterance.has_chunks or utterance.error is not None]
 
     def _fill(self) -> None:
-        """Give the free rows to the tasks that have the fewest."""
-        waiting = list(self._tasks)
+        """Give the free rows to the utterances that have the fewest."""
+        waiting = list(self._utterances)
         while self.decoder.free and waiting:
-            owners = [owner for owner, _ in self._takes.values()]
-            task = min(waiting, key=owners.count)
+            owners = [owner for owner, _ in self._candidates.values()]
+            utterance = min(waiting, key=owners.count)
             try:
-                take = task.next_take(STREAM_AHEAD if task.streams else self.decoder.capacity)
+                candidate = utterance.next_candidate(STREAM_AHEAD if utterance.streams else self.decoder.capacity)
             except UserError as error:
-                task.error, take = error, None
-            if take is None:
-                waiting.remove(task)
+                utterance.error, candidate = error, None
+            if candidate is None:
+                waiting.remove(utterance)
                 continue
-            take.row = self.decoder.enter(take.request)
-            self._takes[take.row] = (task, take)
+            candidate.row = self.decoder.enter(candidate.request)
+            self._candidates[candidate.row] = (utterance, candidate)

@@ -34,7 +34,7 @@ class SpokenPiece:
     codes: Tensor
     fault: str = ""
     """One of `FAULTS`, or "" for none."""
-    takes: int = 0
+    candidates: int = 0
     """How often it was spoken before one was kept."""
     start: float = 0.0
     """Seconds from the beginning."""
@@ -50,7 +50,7 @@ class Outcome:
     """"eos" or "end_of_text": complete; "max_length": a sentence was cut off."""
     seed: int
     retries: int
-    """Takes thrown away because they got stuck, repeated themselves or came to no end."""
+    """Candidates thrown away because they got stuck, repeated themselves or came to no end."""
     real_time_factor: float
     """Seconds from asking to the end per second of speech."""
     first_chunk_seconds: float

@@ -2,9 +2,9 @@
 
 `book.mp3.pieces` is there while `book.mp3` is not complete, or has faulty pieces. From it alone the same command makes
 the same file again up to where it was stopped, and goes on; or speaks the faulty pieces again. It holds lines of JSON:
-what the speech depends on; then each piece, as the number of its place, text, fault, takes and codes (base64 of
-little-endian 16-bit numbers, frame after frame); and "complete" behind the last. It is only ever added to: of a place
-that is there twice the later line counts, and a line that breaks off does not.
+what the speech depends on; then each piece, as the number of its place, text, fault, "takes" (candidates) and codes
+(base64 of little-endian 16-bit numbers, frame after frame); and "complete" behind the last. It is only ever added to:
+of a place that is there twice the later line counts, and a line that breaks off does not.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Pieces:
 
     def keep(self, place: int, piece: SpokenPiece) -> None:
         """Write down the piece at `place`, unless it is what was known of it."""
-        if place < len(self.spoken) and self.spoken[place].takes == piece.takes:
+        if place < len(self.spoken) and self.spoken[place].candidates == piece.candidates:
             return
         self.spoken[place : place + 1] = [piece]
         if not self._size:
@@ -157,7 +157,7 @@ def _to_json(piece: SpokenPiece) -> dict[str, Any]:
     return {
         "text": piece.text,
         "fault": piece.fault,
-        "takes": piece.takes,
+        "takes": piece.candidates,
         "start": round(piece.start, 3),
         "quantizers": piece.codes.shape[0],
         "codes": base64.b64encode(codes.tobytes()).decode(),
@@ -167,4 +167,5 @@ def _to_json(piece: SpokenPiece) -> dict[str, Any]:
 def _from_json(line: dict[str, Any]) -> SpokenPiece:
     codes = np.frombuffer(base64.b64decode(line["codes"]), "<u2").astype(np.int64)
     frames = torch.from_numpy(codes.reshape(-1, line["quantizers"]))
-    return SpokenPiece(text=line["text"], codes=frames.T, fault=line["fault"], takes=line["takes"], start=line["start"])
+    facts = {name: line[name] for name in ("text", "fault", "start")}
+    return SpokenPiece(codes=frames.T, candidates=line["takes"], **facts)

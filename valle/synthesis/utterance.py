@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from valle.common.errors import UserError
-from valle.lm import Decoder, Generated, Request, Row, Sampling, complete
+from valle.lm import Decoder, Generated, Request, Row, complete
 from valle.synthesis.loudness import Leveller, Limiter
 from valle.synthesis.model import Bundle
+from valle.synthesis.options import Scorer, SynthesisOptions
 from valle.synthesis.prompt import SPEECH_DBFS, Voice
 from valle.synthesis.ranking import OwnEar, find_fault
 from valle.synthesis.result import FAULTS, Outcome, Speech, SpeechChunk, SpokenPiece
@@ -31,31 +32,9 @@ DIGIT_CHARACTERS = 5
 VOICE_FRAMES = 250
 """Of the recording at most so many are given to a flow, as in its training."""
 
-BEST_OF = 4
-"""Takes among which the best is kept, where nobody waits for the first sound."""
-
-Scorer = Callable[[str, Voice, Sequence[Tensor], int], Sequence[float]]
-"""`scorer(text, voice, wavs, sample_rate)` gives one number for each of `wavs` [S]; the highest is the best take."""
-
-
-@dataclass(frozen=True)
-class Takes:
-    """How often each sentence is spoken, and how the best take is chosen."""
-
-    n_best: int = 1
-    """Takes among which `scorer` chooses."""
-    scorer: Scorer | None = None
-    """None: the model's `valle.synthesis.ranking.OwnEar`."""
-    retries: int = 2
-    """More takes where all so far got stuck, repeat themselves or come to no end (`valle.synthesis.ranking`)."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.n_best <= 100 or not 0 <= self.retries <= 100:
-            raise UserError(f"n-best must be 1 to 100 and retries 0 to 100, got {self.n_best} and {self.retries}")
-
 
 @dataclass(eq=False)
-class Take:
+class Candidate:
     """One reading of a piece.
 
     codes: [n_q, T], wav: [S], once they have been made
@@ -81,30 +60,30 @@ class Piece:
     """Whether there is nothing in it that could be said, such as a sentence in a script that nobody reads."""
     known: SpokenPiece | None = None
     """How it was spoken before."""
-    takes: list[Take] = field(default_factory=list)
-    earlier_takes: int = 0
-    """Spoken before, and not among `takes`."""
+    candidates: list[Candidate] = field(default_factory=list)
+    earlier: int = 0
+    """Spoken before, and not among `candidates`."""
     wanted: int = 1
-    chosen: Take | None = None
+    chosen: Candidate | None = None
 
     @property
     def tried(self) -> int:
-        """Takes that were asked of the decoder; one that is remembered was not."""
-        return sum(take.row is not None for take in self.takes)
+        """Candidates that were asked of the decoder; one that is remembered was not."""
+        return sum(candidate.row is not None for candidate in self.candidates)
 
     @property
-    def needs_take(self) -> bool:
-        return self.known is None and not self.is_silent and self.chosen is None and len(self.takes) < self.wanted
+    def needs_candidate(self) -> bool:
+        return self.known is None and not self.is_silent and self.chosen is None and len(self.candidates) < self.wanted
 
 
-def cut_text(text: str, n_best: int) -> list[Piece]:
+def cut_text(text: str, candidates: int) -> list[Piece]:
     """The pieces of `text`. Raises `UserError` for a text that is empty."""
     if not text.strip():
         raise UserError("the text is empty; give something to say")
     texts = [piece for sentence in split_sentences(text, SENTENCE_CHARACTERS) for piece in _cut_numbers(sentence)]
     # A line of asterisks between two paragraphs is nothing to say, but no mistake either.
     texts = [piece for piece in texts if any(c.isalnum() for c in piece)] or texts
-    pieces = [Piece(piece, pause_after(piece), wanted=n_best) for piece in texts]
+    pieces = [Piece(piece, pause_after(piece), wanted=candidates) for piece in texts]
     pieces[-1].pause = 0.0
     return pieces
 
@@ -118,14 +97,14 @@ def _cut_numbers(sentence: str) -> list[str]:
 
 
 def make_request(
-    phonemes: Tensor, voice: Voice, text: TextTokenizer, seed: int, piece: int, take: int, live: bool = False
+    phonemes: Tensor, voice: Voice, text: TextTokenizer, seed: int, piece: int, candidate: int, live: bool = False
 ) -> Request:
-    """What the AR model is asked: take number `take` of piece number `piece` of a text spoken with `seed`.
+    """What the AR model is asked: candidate number `candidate` of piece number `piece` of a text spoken with `seed`.
 
     live: whether it is heard while it is spoken
     """
     # A hash, because torch's generator looks at no more than 32 bits: of sums and shifts some would come out the same.
-    digest = hashlib.blake2s(f"{seed} {piece} {take}".encode(), digest_size=4).digest()
+    digest = hashlib.blake2s(f"{seed} {piece} {candidate}".encode(), digest_size=4).digest()
     seed = int.from_bytes(digest) >> 1
     heard = voice.codes[:, :VOICE_FRAMES]
     if voice.phonemes is None:
@@ -193,35 +172,40 @@ TOKEN_SECONDS = 0.08
 """A phoneme or pause lasts about so long: only for telling the progress."""
 
 
-class Task:
-    """Made by `Engine.submit`. Its audio comes in order: `take_chunks` gives what is new."""
+class Utterance:
+    """An `Engine` speaks it; its audio comes in order: `take_chunks` gives what is new.
+
+    stream: make audio while a sentence is being spoken, not after it
+    known:  the first pieces of this text, as they were spoken before with the same arguments: they are not again
+    retry_faulty: except for the faulty ones, which get as many more candidates
+    Raises `UserError` for a text that cannot be spoken.
+    """
 
     def __init__(
         self,
         bundle: Bundle,
-        sampling: Sampling,
         text: str,
         voice: Voice,
-        seed: int,
-        language: str,
-        takes: Takes,
-        stream: bool,
+        options: SynthesisOptions,
+        stream: bool = False,
         known: Sequence[SpokenPiece] = (),
         retry_faulty: bool = False,
     ) -> None:
         voice.check_fits(bundle)
-        self.bundle, self.sampling, self.voice = bundle, sampling, voice
-        self.seed, self.language, self.takes = seed, language, takes
-        bundle.check_language(language)
-        self.pieces = cut_text(text, takes.n_best)
+        self.bundle, self.voice, self.options = bundle, voice, options
+        self.sampling = options.sampling or bundle.sampling
+        self.candidates = options.count(stream)
+        """Of each piece."""
+        bundle.check_language(options.language)
+        self.pieces = cut_text(text, self.candidates)
         self.spoken: list[SpokenPiece] = []
         """The pieces that are done."""
         self.done = False
         self.error: UserError | None = None
         """Why it will never be done."""
         self.started = time.perf_counter()
-        # With several takes of a sentence, none can be heard before all are there.
-        self._live = _Live(self) if stream and takes.n_best == 1 else None
+        # With several candidates of a sentence, none can be heard before all are there.
+        self._live = _Live(self) if stream and self.candidates == 1 else None
         rate = bundle.codec.spec.sample_rate
         self._joiner, self._limiter = Joiner(rate), Limiter(rate)
         self._leveller = Leveller(rate, voice.loudness, expected=SPEECH_DBFS)
@@ -241,11 +225,11 @@ class Task:
         return chunks
 
     def speech(self) -> Speech:
-        """All audio of a task that is done, in one; for those who have not taken any chunk."""
+        """All audio of an utterance that is done, in one; for those who have not taken any chunk."""
         chunks = self.take_chunks()
         outcome = chunks[-1].outcome
         if outcome is None:
-            raise ValueError("the task is not done")
+            raise ValueError("the utterance is not done")
         wav, codes = torch.cat([chunk.wav for chunk in chunks]), torch.cat(self.codes, dim=1)
         return Speech(wav=wav, sample_rate=chunks[-1].sample_rate, codes=codes, **vars(outcome))
 
@@ -270,39 +254,39 @@ class Task:
         total = sum(len(piece.text) for piece in self.pieces)
         done = float(sum(len(piece.text) for piece in self.spoken))
         for piece in self.pieces[len(self.spoken) :]:
-            if not piece.takes or piece.phonemes is None:
+            if not piece.candidates or piece.phonemes is None:
                 break
-            frames = max(take.row.frames if take.row else 0 for take in piece.takes)
+            frames = max(candidate.row.frames if candidate.row else 0 for candidate in piece.candidates)
             done += len(piece.text) * min(1.0, frames / (len(piece.phonemes) * TOKEN_SECONDS * rate))
         return done / total
 
-    def next_take(self, ahead: int) -> Take | None:
+    def next_candidate(self, ahead: int) -> Candidate | None:
         """The next request for the decoder, from the first `ahead` pieces that are not done; None if there is none."""
         first = len(self.spoken)
         for index, piece in enumerate(self.pieces[first : first + ahead], start=first):
-            if piece.needs_take and self._is_sayable(piece):
-                piece.takes.append(Take(self._request(piece, index, piece.earlier_takes + len(piece.takes))))
-                return piece.takes[-1]
+            if piece.needs_candidate and self._is_sayable(piece):
+                piece.candidates.append(Candidate(self._request(piece, index, piece.earlier + len(piece.candidates))))
+                return piece.candidates[-1]
         return None
 
-    def finish(self, take: Take, said: Generated) -> None:
-        """A take has been spoken: choose it, or ask for another."""
-        piece = next(piece for piece in self.pieces if take in piece.takes)
-        take.said = said
-        boundary = self.bundle.ar.is_boundary.cpu()
-        take.fault = find_fault(said, take.request, boundary, self.sampling, self.bundle.codec.spec.frame_rate)
-        if any(other.said is None for other in piece.takes) or piece.needs_take:
+    def finish(self, candidate: Candidate, said: Generated) -> None:
+        """A candidate has been spoken: choose it, or ask for another."""
+        piece = next(piece for piece in self.pieces if candidate in piece.candidates)
+        candidate.said = said
+        boundary, rate = self.bundle.ar.is_boundary.cpu(), self.bundle.codec.spec.frame_rate
+        candidate.fault = find_fault(said, candidate.request, boundary, self.sampling, rate)
+        if any(other.said is None for other in piece.candidates) or piece.needs_candidate:
             return
         if self._live is not None and self._live.piece is piece and self._live.emitted > 0:
-            self._choose(piece, [take])  # it has been heard: there is no way back
+            self._choose(piece, [candidate])  # it has been heard: there is no way back
             return
-        good = [other for other in piece.takes if not other.fault]
-        if not good and piece.tried < self.takes.n_best + self.takes.retries:
+        good = [other for other in piece.candidates if not other.fault]
+        if not good and piece.tried < self.candidates + self.options.retries:
             piece.wanted += 1
             return
         # One that was cut off lacks words; what else went wrong may still be understood.
-        whole = [other for other in piece.takes if other.fault != "max_length"]
-        self._choose(piece, good or whole or piece.takes)
+        whole = [other for other in piece.candidates if other.fault != "max_length"]
+        self._choose(piece, good or whole or piece.candidates)
 
     def advance(self, decoder: Decoder) -> None:
         """Turn what has been said since the last call into chunks."""
@@ -320,16 +304,21 @@ class Task:
                 self._emit(self._live.advance(piece, decoder))
             if piece.chosen is None:
                 return
-            take = piece.chosen
+            candidate = piece.chosen
             if self._live is not None:
-                take.codes = self._live.codes
+                candidate.codes = self._live.codes
             else:
-                self._emit(self._wav(take))
-            assert take.codes is not None
-            takes = piece.earlier_takes + len(piece.takes)
-            spoken = SpokenPiece(text=piece.text, codes=take.codes, fault=take.fault, takes=takes, start=start)
+                self._emit(self._wav(candidate))
+            assert candidate.codes is not None
+            spoken = SpokenPiece(
+                text=piece.text,
+                codes=candidate.codes,
+                fault=candidate.fault,
+                candidates=piece.earlier + len(piece.candidates),
+                start=start,
+            )
             self._end_piece(spoken, piece.pause)
-            piece.takes, piece.chosen, piece.phonemes = [], None, None
+            piece.candidates, piece.chosen, piece.phonemes = [], None, None
 
     @property
     def quantizers(self) -> int:
@@ -350,7 +339,7 @@ class Task:
             return None
 
     def _remember(self, known: Sequence[SpokenPiece], retry_faulty: bool) -> None:
-        """Take pieces as they were spoken before; of faulty ones, where these are tried again, as their first take."""
+        """Take pieces as they were spoken before; of faulty ones, which are tried again, as a first candidate."""
         for index, (piece, spoken) in enumerate(zip(self.pieces, known, strict=False)):
             if piece.text != spoken.text:
                 raise UserError(f"piece {index + 1} was spoken of another text: “{spoken.text[:60]}”")
@@ -360,12 +349,13 @@ class Task:
                 piece.known = spoken
             else:
                 said = Generated(spoken.codes[0], None, "", spoken.codes.shape[1])
-                request = self._request(piece, index, spoken.takes - 1)
-                piece.takes = [Take(request, said=said, fault=spoken.fault, codes=spoken.codes)]
-                piece.earlier_takes, piece.wanted = spoken.takes - 1, 1 + self.takes.n_best
+                request = self._request(piece, index, spoken.candidates - 1)
+                piece.candidates = [Candidate(request, said=said, fault=spoken.fault, codes=spoken.codes)]
+                piece.earlier, piece.wanted = spoken.candidates - 1, 1 + self.candidates
 
-    def _request(self, piece: Piece, index: int, take: int) -> Request:
-        return make_request(self._phonemes(piece), self.voice, self.bundle.text, self.seed, index, take, self.streams)
+    def _request(self, piece: Piece, index: int, candidate: int) -> Request:
+        seed, text = self.options.seed, self.bundle.text
+        return make_request(self._phonemes(piece), self.voice, text, seed, index, candidate, self.streams)
 
     def _end_piece(self, spoken: SpokenPiece, pause: float = 0.0) -> None:
         """The current piece is done, all its audio emitted."""
@@ -386,33 +376,33 @@ class Task:
 
     def _phonemes(self, piece: Piece) -> Tensor:
         if piece.phonemes is None:
-            piece.phonemes = self.bundle.encode(piece.text, self.language)
+            piece.phonemes = self.bundle.encode(piece.text, self.options.language)
         return piece.phonemes
 
-    def _choose(self, piece: Piece, takes: list[Take]) -> None:
-        if len(takes) > 1:
-            if self.takes.scorer is None:
+    def _choose(self, piece: Piece, candidates: list[Candidate]) -> None:
+        if len(candidates) > 1:
+            if self.options.scorer is None:
                 # What is said, and whether it is near the voice, is heard from the first quantizer already.
-                wavs = [self._decode(take.said.codes[None]) for take in takes if take.said is not None]
-                scorer: Scorer = OwnEar(self.bundle, self.language)
+                wavs = [self._decode(one.said.codes[None]) for one in candidates if one.said is not None]
+                scorer: Scorer = OwnEar(self.bundle, self.options.language)
             else:
-                wavs, scorer = [self._wav(take) for take in takes], self.takes.scorer
+                wavs, scorer = [self._wav(candidate) for candidate in candidates], self.options.scorer
             scores = scorer(piece.text, self.voice, wavs, self._joiner.sample_rate)
-            piece.chosen = max(zip(takes, scores, strict=True), key=lambda pair: pair[1])[0]
+            piece.chosen = max(zip(candidates, scores, strict=True), key=lambda pair: pair[1])[0]
         else:
-            piece.chosen = takes[0]
+            piece.chosen = candidates[0]
         chosen = piece.chosen
         assert chosen.said is not None
-        self._retries += max(0, piece.tried - self.takes.n_best)
+        self._retries += max(0, piece.tried - self.candidates)
 
-    def _wav(self, take: Take) -> Tensor:
-        """Waveform [S] of a take."""
-        assert take.said is not None
-        if take.wav is None:
-            if take.codes is None:
-                take.codes = self.complete(take.request, take.said)
-            take.wav = self._decode(take.codes)
-        return take.wav
+    def _wav(self, candidate: Candidate) -> Tensor:
+        """Waveform [S] of a candidate."""
+        assert candidate.said is not None
+        if candidate.wav is None:
+            if candidate.codes is None:
+                candidate.codes = self.complete(candidate.request, candidate.said)
+            candidate.wav = self._decode(candidate.codes)
+        return candidate.wav
 
     @torch.inference_mode()
     def _decode(self, codes: Tensor) -> Tensor:
@@ -447,7 +437,7 @@ class Task:
         return Outcome(
             seconds=seconds,
             stop_reason="max_length" if any(piece.fault == "max_length" for piece in self.spoken) else complete,
-            seed=self.seed,
+            seed=self.options.seed,
             retries=self._retries,
             real_time_factor=took / max(seconds, 1e-9),
             first_chunk_seconds=took if self._first_chunk is None else self._first_chunk,
@@ -463,33 +453,33 @@ class _Live:
     to the NAR model it is as well known as the prompt.
     """
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        spec = task.bundle.codec.spec
+    def __init__(self, utterance: Utterance) -> None:
+        self.utterance = utterance
+        spec = utterance.bundle.codec.spec
         self.chunk, self.first = int(CHUNK_SECONDS * spec.frame_rate), int(FIRST_SECONDS * spec.frame_rate)
-        self.nar_future = 0 if task.bundle.nar is None else int(NAR_FUTURE_SECONDS * spec.frame_rate)
-        reach = task.bundle.codec.reach
+        self.nar_future = 0 if utterance.bundle.nar is None else int(NAR_FUTURE_SECONDS * spec.frame_rate)
+        reach = utterance.bundle.codec.reach
         self.wait = self.first + self.nar_future + (reach.future if reach else 0)
         self.piece: Piece | None = None
         self.emitted = 0
 
     @torch.inference_mode()
     def advance(self, piece: Piece, decoder: Decoder) -> Tensor:
-        """New audio [S] of the task's current `piece`, if enough frames have come since the last."""
+        """New audio [S] of the current `piece`, if enough frames have come since the last."""
         if piece is not self.piece:
-            self.piece, self.stream, self.emitted = piece, self.task.open_stream(), 0
-            self.codes = torch.zeros(self.task.quantizers, 0).long()
-        take = piece.chosen or (piece.takes[-1] if piece.takes else None)
-        if take is None or (piece.chosen is None and not self._enough(take.row)):
+            self.piece, self.stream, self.emitted = piece, self.utterance.open_stream(), 0
+            self.codes = torch.zeros(self.utterance.quantizers, 0).long()
+        candidate = piece.chosen or (piece.candidates[-1] if piece.candidates else None)
+        if candidate is None or (piece.chosen is None and not self._enough(candidate.row)):
             return torch.zeros(0)
-        if take.said is not None:
-            said = take.said
+        if candidate.said is not None:
+            said = candidate.said
         else:
-            assert take.row is not None
-            said = decoder.so_far(take.row)
+            assert candidate.row is not None
+            said = decoder.so_far(candidate.row)
         if piece.chosen is None and len(said.codes) - self.nar_future <= self.codes.shape[1]:
             return torch.zeros(0)
-        codes = self.task.complete(take.request, said, self.codes)
+        codes = self.utterance.complete(candidate.request, said, self.codes)
         certain = codes.shape[1] if piece.chosen else codes.shape[1] - self.nar_future
         new, self.codes = codes[:, self.codes.shape[1] : certain], codes[:, :certain]
         return self._audio(new, last=piece.chosen is not None)
@@ -500,11 +490,11 @@ class _Live:
         return row.frames >= (self.wait if not self.emitted else self.codes.shape[1] + self.nar_future + self.chunk)
 
     def _audio(self, codes: Tensor, last: bool) -> Tensor:
-        device = next(self.task.bundle.codec.parameters()).device
+        device = next(self.utterance.bundle.codec.parameters()).device
         if self.stream is None:
-            ti = self.task.voice.time_invariant
+            ti = self.utterance.voice.time_invariant
             speech = SpeechCodes(codes[None], torch.tensor([codes.shape[1]]), None if ti is None else ti[None])
-            wav = self.task.bundle.codec.decode(speech.to(device))[0, 0]
+            wav = self.utterance.bundle.codec.decode(speech.to(device))[0, 0]
         else:
             wav = self.stream.push(codes.to(device))
             if last:

@@ -51,7 +51,7 @@ def server(bundle: Bundle, serving: Any, tmp_path_factory: pytest.TempPathFactor
         body = {"input": "Hello.", "voice": VOICE}
         assert httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=60).status_code == 200
         assert httpx.get(f"{server.url}/healthz").json()["status"] == "ok"
-        assert service.speaker.waiting == 0
+        assert service.worker.waiting == 0
         assert service.metrics._registry.get_sample_value("valle_websockets") == 0
         (answers,) = service.metrics.responses.collect()
         print(f"\nHTTP requests answered: {sum(s.value for s in answers.samples if s.name.endswith('_total')):,.0f}")

@@ -184,7 +184,7 @@ def test_queue_is_bounded_and_leavers_make_room(
         first = leaver(server.url, leave, stream=stream)
         wait_until(lambda: value(service, "valle_speaking") == 1)
         second = leaver(server.url, leave, stream=stream)
-        wait_until(lambda: service.speaker.waiting == 1)
+        wait_until(lambda: service.worker.waiting == 1)
         refused = httpx.post(f"{server.url}/v1/audio/speech", json={"input": TEXT, "voice": VOICE})
         assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
         assert refused.json()["error"]["code"] == "busy"

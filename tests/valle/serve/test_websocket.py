@@ -150,4 +150,4 @@ def test_clients_that_vanish_free_their_slot(server: Any) -> None:
 
     asyncio.run(vanish())
     assert types(talk(server, START, text("Hello."), END)) == SPOKEN
-    assert server.service.speaker.waiting == 0
+    assert server.service.worker.waiting == 0

@@ -19,7 +19,7 @@ from valle import VoiceCloner
 from valle.common.errors import UserError
 from valle.lm import Decoder, Request, Row, Sampling
 from valle.synthesis.result import Speech
-from valle.synthesis.utterance import FADE_SECONDS, SENTENCE_PAUSE, Takes, cut_text
+from valle.synthesis.utterance import FADE_SECONDS, SENTENCE_PAUSE, cut_text
 from valle.tokenizers.codecs import SpeechCodes
 
 PROMPT = Path(valle.__file__).parent / "assets" / "eval" / "1688-142285-0002.opus"
@@ -101,7 +101,7 @@ def last_marks(cloner: VoiceCloner, texts: Sequence[str], monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Decoder, "enter", remember)
     for text in texts:
-        cloner.clone(text, PROMPT, takes=Takes(retries=0))
+        cloner.clone(text, PROMPT, candidates=1, retries=0)
     return asked
 
 
@@ -178,7 +178,7 @@ def test_a_stream_may_be_of_any_length(cloner: VoiceCloner) -> None:
 
 @pytest.mark.parametrize("text", ["Yes. 你好。 No.", "你好。 Yes. No.", "Yes. No. 你好。"])
 def test_a_sentence_that_nobody_can_read_is_left_out_and_noted(cloner: VoiceCloner, text: str) -> None:
-    speech = cloner.clone(text, PROMPT, takes=Takes())
+    speech = cloner.clone(text, PROMPT, candidates=1)
     assert speech.codes.shape[1] > 0
     assert [note for note in speech.notes if "你好" in note] == speech.notes[-1:]
     *parts, last = cloner.stream(text, PROMPT)

@@ -15,8 +15,9 @@ from valle.common.errors import UserError
 from valle.lm import Sampling
 from valle.synthesis.batch import Job
 from valle.synthesis.cloner import VoiceCloner
+from valle.synthesis.options import SynthesisOptions
 from valle.synthesis.prompt import Voice
-from valle.synthesis.utterance import CLAUSE_PAUSE, SENTENCE_PAUSE, Joiner, Takes, pause_after
+from valle.synthesis.utterance import CLAUSE_PAUSE, SENTENCE_PAUSE, Joiner, pause_after
 
 Make = Callable[..., Any]
 TEXT = "Good morning, all of you. How are you? It is late."
@@ -32,35 +33,35 @@ def plain(make_bundle: Make) -> VoiceCloner:
     return VoiceCloner(make_bundle(aligned=False, n_q=2))
 
 
-def test_tasks_do_not_disturb_each_other(cloner: VoiceCloner, voice: Voice) -> None:
+def test_utterances_do_not_disturb_each_other(cloner: VoiceCloner, voice: Voice) -> None:
     texts = [TEXT, "Yes.", "No, not today. Never.", "Perhaps."]
-    alone = [cloner.clone(text, voice, seed=i, takes=Takes()) for i, text in enumerate(texts)]
+    alone = [cloner.clone(text, voice, seed=i, candidates=1) for i, text in enumerate(texts)]
     engine = cloner.engine(rows=3)
-    tasks = [engine.submit(texts[0], voice, seed=0)]
+    utterances = [engine.submit(texts[0], voice, seed=0, candidates=1)]
     for i in (1, 2, 3):
         for _ in range(5):
             engine.step()
-        tasks.append(engine.submit(texts[i], voice, seed=i, stream=i == 2))
-    audio: dict[Any, list[torch.Tensor]] = {task: [] for task in tasks}
+        utterances.append(engine.submit(texts[i], voice, seed=i, candidates=1, stream=i == 2))
+    audio: dict[Any, list[torch.Tensor]] = {utterance: [] for utterance in utterances}
     while engine.busy:
-        for task in engine.step():
-            audio[task] += [chunk.wav for chunk in task.take_chunks()]
-    for i, (task, want) in enumerate(zip(tasks, alone, strict=True)):
-        assert torch.equal(torch.cat(task.codes, dim=1)[0], want.codes[0])
+        for utterance in engine.step():
+            audio[utterance] += [chunk.wav for chunk in utterance.take_chunks()]
+    for i, (utterance, want) in enumerate(zip(utterances, alone, strict=True)):
+        assert torch.equal(torch.cat(utterance.codes, dim=1)[0], want.codes[0])
         if i != 2:  # the codes are streamed to another codec decoder, whose look-ahead is shorter
-            assert torch.equal(torch.cat(audio[task]), want.wav)
+            assert torch.equal(torch.cat(audio[utterance]), want.wav)
 
 
-def test_a_cancelled_task_gives_its_rows_back(cloner: VoiceCloner, voice: Voice) -> None:
+def test_a_cancelled_utterance_gives_its_rows_back(cloner: VoiceCloner, voice: Voice) -> None:
     engine = cloner.engine(rows=2)
-    long, short = engine.submit(TEXT * 5, voice), engine.submit("Yes.", voice)
+    long, short = engine.submit(TEXT * 5, voice), engine.submit("Yes.", voice, candidates=1)
     for _ in range(3):
         engine.step()
     engine.cancel(long)
     while engine.busy:
         engine.step()
     assert not long.done
-    assert torch.equal(short.speech().wav, cloner.clone("Yes.", voice, takes=Takes()).wav)
+    assert torch.equal(short.speech().wav, cloner.clone("Yes.", voice, candidates=1).wav)
     assert engine.decoder.free == 2
 
 
@@ -69,10 +70,10 @@ def test_a_voice_is_read_once_for_all_texts(make_bundle: Make, recordings: Path)
         voice = cloner.make_voice(recordings / "1688-142285-0002.opus", "You don't mean that you thought me so silly.")
         whole = cloner.clone("Good morning. How are you?", voice).codes
         engine = cloner.engine(rows=3)
-        tasks = [engine.submit(text, voice) for text in ("Yes.", "Good evening.")]
+        utterances = [engine.submit(text, voice, candidates=1) for text in ("Yes.", "Good evening.")]
         while engine.busy:
             engine.step()
-        return [whole, *(torch.cat(task.codes, dim=1) for task in tasks)]
+        return [whole, *(torch.cat(utterance.codes, dim=1) for utterance in utterances)]
 
     bundle, lengths = make_bundle(aligned=False, reusable_prompt=True), []
     want = texts_of(VoiceCloner(bundle))
@@ -98,7 +99,7 @@ def test_a_stream_says_what_a_clone_says(make_bundle: Make, recordings: Path, ki
     text = "Good morning, all of you who have come such a long way. How are you?"
     # Longer than one chunk and its look-ahead, or there is nothing to stream.
     sampling = Sampling(max_phone_frames=9, max_boundary_frames=9, min_frames_per_token=3.0, max_frames_per_token=6.0)
-    whole = cloner.clone(text, voice, sampling=sampling, takes=Takes())
+    whole = cloner.clone(text, voice, sampling=sampling, candidates=1)
     chunks = list(cloner.stream(text, voice, sampling=sampling))
     wav = torch.cat([chunk.wav for chunk in chunks])
     assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
@@ -115,13 +116,13 @@ def test_a_stream_says_what_a_clone_says(make_bundle: Make, recordings: Path, ki
 
 def test_a_stream_completes_all_quantizers(cloner: VoiceCloner, voice: Voice) -> None:
     engine = cloner.engine(Sampling(max_phone_frames=9, max_boundary_frames=9, min_frames_per_token=3.0))
-    task = engine.submit("Good morning, all of you who have come such a long way.", voice, stream=True)
+    utterance = engine.submit("Good morning, all of you who have come such a long way.", voice, stream=True)
     chunks = 0
     while engine.busy:
         engine.step()
-        chunks += len(task.take_chunks())
+        chunks += len(utterance.take_chunks())
     assert chunks > 3
-    (codes,) = task.codes
+    (codes,) = utterance.codes
     assert codes.shape[0] == cloner.bundle.codec.spec.n_q
     assert codes[1].unique().numel() > 1
 
@@ -150,31 +151,31 @@ def _counting(steps: list[int]) -> Callable[..., None]:
     return fill
 
 
-def test_faulty_takes_are_spoken_again_and_reported(plain: VoiceCloner, recordings: Path) -> None:
+def test_faulty_candidates_are_spoken_again_and_reported(plain: VoiceCloner, recordings: Path) -> None:
     text, prompt = "Good morning.", recordings / "1688-142285-0002.opus"
     never_ends = Sampling(max_frames=12, min_frames_per_token=3.0)
-    said = plain.clone(text, prompt, sampling=never_ends, takes=Takes(retries=3))
+    said = plain.clone(text, prompt, sampling=never_ends, candidates=1, retries=3)
     assert said.retries == 3
     assert said.stop_reason == "max_length"
     assert any("did not come to an end" in note for note in said.notes)
-    once = plain.clone(text, prompt, sampling=never_ends, takes=Takes(retries=0))
+    once = plain.clone(text, prompt, sampling=never_ends, candidates=1, retries=0)
     assert once.retries == 0
-    assert once.codes.shape == said.codes.shape  # all takes were cut off: the best of them by the model's own ear
+    assert once.codes.shape == said.codes.shape  # all candidates were cut off: the best of them by the model's own ear
 
 
-def test_a_stream_goes_on_with_the_take_that_was_heard(plain: VoiceCloner, voice: Voice) -> None:
+def test_a_stream_goes_on_with_the_candidate_that_was_heard(plain: VoiceCloner, voice: Voice) -> None:
     """Also where one before it, which nobody heard, was as faulty."""
-    text, hop, second_takes = "Would you rather walk in the rain, or wait until it stops?", 320, 0
+    text, hop, second_candidates = "Would you rather walk in the rain, or wait until it stops?", 320, 0
     for seed in range(8):
         engine, chunks = plain.engine(sampling=Sampling(min_frames_per_token=0.1)), []
-        task = engine.submit(text, voice, seed=seed, stream=True)
+        utterance = engine.submit(text, voice, seed=seed, stream=True)
         while engine.busy:
             for ready in engine.step():
                 chunks += ready.take_chunks()
-        assert sum(len(chunk.wav) for chunk in chunks) == hop * task.codes[0].shape[1]
+        assert sum(len(chunk.wav) for chunk in chunks) == hop * utterance.codes[0].shape[1]
         outcome = chunks[-1].outcome
-        second_takes += len(chunks) > 2 and outcome.retries > 0 and "too fast" in outcome.notes[-1]
-    assert second_takes > 0
+        second_candidates += len(chunks) > 2 and outcome.retries > 0 and "too fast" in outcome.notes[-1]
+    assert second_candidates > 0
 
 
 def test_nothing_lasts_long_where_it_is_heard_at_once(cloner: VoiceCloner, voice: Voice) -> None:
@@ -182,7 +183,7 @@ def test_nothing_lasts_long_where_it_is_heard_at_once(cloner: VoiceCloner, voice
     longest = {}
     for stream in (False, True):
         engine = cloner.engine(sampling)
-        engine.submit("Good morning, all of you.", voice, takes=Takes(retries=0), stream=stream)
+        engine.submit("Good morning, all of you.", voice, candidates=1, retries=0, stream=stream)
         engine.step()
         (row,) = engine.decoder.rows
         while engine.busy:
@@ -192,7 +193,7 @@ def test_nothing_lasts_long_where_it_is_heard_at_once(cloner: VoiceCloner, voice
     assert longest[True] <= 3 < longest[False]
 
 
-def test_the_scorer_chooses_among_takes(cloner: VoiceCloner, voice: Voice) -> None:
+def test_the_scorer_chooses_among_candidates(cloner: VoiceCloner, voice: Voice) -> None:
     asked: list[list[torch.Tensor]] = []
 
     def loudness(wav: torch.Tensor) -> float:
@@ -203,7 +204,7 @@ def test_the_scorer_chooses_among_takes(cloner: VoiceCloner, voice: Voice) -> No
         return [loudness(wav) for wav in wavs]
 
     voice = replace(voice, loudness=None)
-    best = cloner.clone("Good morning, all of you.", voice, takes=Takes(5, loudest, retries=0))
+    best = cloner.clone("Good morning, all of you.", voice, candidates=5, scorer=loudest, retries=0)
     (wavs,) = asked
     assert len(wavs) == 5
     assert len({loudness(wav) for wav in wavs}) > 1
@@ -211,10 +212,10 @@ def test_the_scorer_chooses_among_takes(cloner: VoiceCloner, voice: Voice) -> No
     assert best.retries == 0
 
 
-@pytest.mark.parametrize("options", [{"n_best": 0}, {"n_best": 101}, {"retries": -1}])
-def test_takes_that_make_no_sense_are_refused(options: dict[str, int]) -> None:
+@pytest.mark.parametrize("options", [{"candidates": 0}, {"candidates": 101}, {"retries": -1}])
+def test_candidates_that_make_no_sense_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(UserError, match="n-best"):
-        Takes(**options)
+        SynthesisOptions(**options)
 
 
 def test_jobs_are_what_they_are_alone(cloner: VoiceCloner, recordings: Path) -> None:
@@ -224,7 +225,9 @@ def test_jobs_are_what_they_are_alone(cloner: VoiceCloner, recordings: Path) -> 
     jobs = [Job(f"job{i}", prompts[i % 2], "", "One. Two is more." if i % 3 else "Three.") for i in range(6)]
     jobs.insert(2, Job("empty", prompts[0], "", "***"))
     jobs.insert(3, Job("missing", recordings / "missing.wav", "", "Four."))
-    results = {job.id: speech for job, speech in speak_jobs(cloner, jobs, seed=4, rows=3)}
+    results = {
+        job.id: speech for job, speech in speak_jobs(cloner, jobs, SynthesisOptions(seed=4, candidates=1), rows=3)
+    }
     assert len(results) == 8
     assert "nothing to say" in str(results.pop("empty"))
     assert "not found" in str(results.pop("missing"))
@@ -232,18 +235,18 @@ def test_jobs_are_what_they_are_alone(cloner: VoiceCloner, recordings: Path) -> 
         if job.id in results:
             speech = results[job.id]
             assert not isinstance(speech, UserError)
-            assert torch.equal(speech.wav, cloner.clone(job.text, job.prompt, seed=4, takes=Takes()).wav)
+            assert torch.equal(speech.wav, cloner.clone(job.text, job.prompt, seed=4, candidates=1).wav)
 
 
 def test_requests_leave_nothing_behind(cloner: VoiceCloner, voice: Voice) -> None:
     def tensors_after(requests: int) -> int:
         engine = cloner.engine(rows=2)
         for seed in range(requests):
-            task = engine.submit("Yes.", voice, seed)
+            utterance = engine.submit("Yes.", voice, seed)
             while engine.busy:
                 engine.step()
-            task.take_chunks()
-        del task
+            utterance.take_chunks()
+        del utterance
         gc.collect()
         return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from valle.synthesis.cloner import VoiceCloner
 from valle.synthesis.loudness import PEAK_DBFS, Leveller, Limiter, loudness
 from valle.synthesis.prompt import Voice, load_prompt
-from valle.synthesis.utterance import Takes
 
 RATE = 16000
 
@@ -101,7 +100,7 @@ def test_speech_is_as_loud_as_its_prompt_or_as_is_asked_for(cloner: VoiceCloner,
     text = "Good morning, all of you who have come such a long way. How are you? It is late, is it not?"
     for wanted, one in ((voice.loudness, voice), (-16.0, cloner.make_voice((speech * gain, RATE), loudness=-16.0))):
         assert loudness(cloner.clone(text, one).wav, RATE) == pytest.approx(wanted, abs=1.0)
-        streamed = torch.cat([chunk.wav for chunk in cloner.stream(text, one, takes=Takes(2))])
+        streamed = torch.cat([chunk.wav for chunk in cloner.stream(text, one, candidates=2)])
         assert loudness(streamed, RATE) == pytest.approx(wanted, abs=1.0)
         assert true_peak(streamed) < PEAK_DBFS + 0.2
 

@@ -22,7 +22,6 @@ from valle.common.audio import AUDIO_SUFFIXES
 from valle.synthesis.cloner import VoiceCloner
 from valle.synthesis.model import Bundle
 from valle.synthesis.spoken_file import Pieces, SpokenFile
-from valle.synthesis.utterance import Takes
 
 TEXT = " ".join(f"This is sentence number {number}." for number in range(30))
 Clone = Callable[..., int]
@@ -93,9 +92,9 @@ def test_a_stopped_command_leaves_what_was_said_and_goes_on(
 
 def test_nothing_that_was_known_is_spoken_again(cloner: VoiceCloner, recordings: Path) -> None:
     voice, text = cloner.make_voice(recordings / "1688-142285-0002.opus"), f"{TEXT} 你好。 The end."
-    whole = cloner.clone(text, voice, takes=Takes())
+    whole = cloner.clone(text, voice, candidates=1)
     steps: list[float] = []
-    chunks = list(cloner.sentences(text, voice, takes=Takes(), known=whole.pieces, progress=steps.append))
+    chunks = list(cloner.sentences(text, voice, candidates=1, known=whole.pieces, progress=steps.append))
     assert torch.equal(torch.cat([chunk.wav for chunk in chunks]), whole.wav)
     assert len(steps) <= len(whole.pieces)
     assert chunks[-1].outcome is not None
@@ -105,13 +104,13 @@ def test_nothing_that_was_known_is_spoken_again(cloner: VoiceCloner, recordings:
 def test_faulty_pieces_alone_are_spoken_again(cloner: VoiceCloner, recordings: Path) -> None:
     voice = cloner.make_voice(recordings / "1688-142285-0002.opus")
     text = "Good morning. How are you? It is late."
-    before = cloner.clone(text, voice, takes=Takes(retries=0))
+    before = cloner.clone(text, voice, candidates=1, retries=0)
     first, second, third = (replace(piece, fault="") for piece in before.pieces)
     told = replace(before, pieces=[first, replace(second, fault="stuck"), third])
     assert [fault["text"] for fault in told.faulty] == ["How are you?"]
     assert told.faulty[0]["start"] == pytest.approx(first.codes.shape[1] / 50 + 0.15)
 
-    after = cloner.clone(text, voice, takes=Takes(retries=20), again=told)
+    after = cloner.clone(text, voice, candidates=1, retries=20, again=told)
     assert torch.equal(after.pieces[0].codes, first.codes)
     assert torch.equal(after.pieces[2].codes, third.codes)
     # So that a third round says something else again.

@@ -31,7 +31,7 @@ from valle.eval.results import text_columns
 from valle.eval.similarity import likeness
 from valle.eval.stats import Estimate, estimate
 from valle.eval.text import TextScore, cer, score_text, wer
-from valle.lm import Generated, complete
+from valle.lm import Generated, refine
 from valle.synthesis.cloner import VoiceCloner
 from valle.synthesis.model import Bundle
 from valle.synthesis.prompt import Voice
@@ -129,14 +129,14 @@ def _stages(bundle: Bundle, recording: Recording, voice: Voice) -> dict[str, Ten
 
     stages = {"recording": wav, f"codec, {codec.spec.n_q} quantizers": decode(encoded)}
     stages["quantizer 1"] = decode(encoded.first(1))
-    if bundle.nar is not None:
+    if bundle.refiner is not None:
         phonemes = bundle.encode(recording.text)
         frames = encoded.codes.shape[2]
         found = bundle.aligner.align([phonemes.tolist()], [wav], [frames])[0] if bundle.aligner else None
         durations = None if found is None else torch.tensor(found)
-        if durations is not None or not bundle.nar.config.aligned:
+        if durations is not None or not bundle.refiner.config.aligned:
             said = Generated(encoded.codes[0, 0], durations, "", frames)
             request = make_request(phonemes, replace(voice, phonemes=None), bundle.text, 0, 0, 0)
-            codes = complete(bundle.nar, [request], [said], bundle.sampling)[0]
+            codes = refine(bundle.refiner, [request], [said], bundle.sampling)[0]
             stages["quantizer 1 + flow"] = decode(replace(encoded, codes=codes[None]))
     return stages

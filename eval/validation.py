@@ -142,8 +142,8 @@ def _with(bundle: Bundle, task: LMTask) -> Bundle:
     """The bundle with the model that is being trained in place of its own."""
     trained = task.model
     if isinstance(trained, ARModel):
-        return replace(bundle, ar=trained, nar=None)
-    return replace(bundle, nar=trained)
+        return replace(bundle, ar=trained, refiner=None)
+    return replace(bundle, refiner=trained)
 
 
 def _send(trainer: L.Trainer, name: str, audio: Path, picture: Path, speech: Speech) -> None:

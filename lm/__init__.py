@@ -1,12 +1,11 @@
 """Language models: text to speech codes."""
 
 from valle.lm.ar import ARLogits, ARModel, ARSteps
-from valle.lm.complete import complete
 from valle.lm.config import LMConfig
-from valle.lm.decode import generate
-from valle.lm.decoder import Decoder, Row
+from valle.lm.decoder import Decoder, Row, generate
 from valle.lm.flow import FlowModel
 from valle.lm.nar import NARModel
+from valle.lm.refine import refine
 from valle.lm.request import Generated, Request
 from valle.lm.sampling import Sampling
 from valle.lm.weights import from_checkpoint, load_lm, save_lm
@@ -23,9 +22,9 @@ __all__ = [
     "Request",
     "Row",
     "Sampling",
-    "complete",
     "from_checkpoint",
     "generate",
     "load_lm",
+    "refine",
     "save_lm",
 ]

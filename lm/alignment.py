@@ -1,4 +1,4 @@
-"""Where each frame stands in the text: pointers, frames spent, advances.
+"""Where each frame stands in the text: pointers, frames in a token, advances.
 
 Shapes: B utterances, L text tokens, T frames. A pointer p is the index of the token that a frame speaks; -1 stands
 before the text, and moving to L (the row's own length) or beyond ends the utterance.
@@ -17,7 +17,7 @@ IGNORE = -100
 
 
 def frame_pointers(durations: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """Pointers [B, frames] and frames already spent in the token [B, frames] from `durations` [B, L].
+    """Pointers [B, frames] and frames already in the token [B, frames] from `durations` [B, L].
 
     Frames beyond an utterance get the pointer L - 1; mask them by the length.
     """

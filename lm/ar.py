@@ -34,7 +34,7 @@ class ARSteps:
     """Inputs and targets of a batch of known speech; targets are `IGNORE` where nothing is to be predicted.
 
     previous: [B, S, N], the last codes known before the step
-    pointers: [B, S], and spent [B, S]; None for the plain kind
+    pointers: [B, S], and frames_in_token [B, S]; None for the plain kind
     codes:    [B, S, N], targets (plain: K is EOS)
     advances: [B, S], targets; None for the plain kind
     """
@@ -42,7 +42,7 @@ class ARSteps:
     previous: Tensor
     codes: Tensor
     pointers: Tensor | None = None
-    spent: Tensor | None = None
+    frames_in_token: Tensor | None = None
     advances: Tensor | None = None
 
 
@@ -116,12 +116,12 @@ class ARModel(nn.Module):
             return ARSteps(previous.unflatten(1, (-1, group)), targets.unflatten(1, (-1, group)))
         if durations is None:
             raise ValueError("an aligned model needs the durations of the text tokens")
-        pointers, spent = frame_pointers(durations, frames)
+        pointers, frames_in_token = frame_pointers(durations, frames)
         return ARSteps(
             previous=F.pad(codes, (2, 0), value=self.bos)[:, : frames + 1, None],
             codes=F.pad(codes.masked_fill(beyond, IGNORE), (1, 0), value=IGNORE)[..., None],
             pointers=F.pad(pointers, (1, 0), value=-1),
-            spent=F.pad(spent, (1, 0)),
+            frames_in_token=F.pad(frames_in_token, (1, 0)),
             advances=advance_targets(pointers, phoneme_lengths, code_lengths),
         )
 
@@ -151,17 +151,19 @@ class ARModel(nn.Module):
                 # Two tables in one: the prompts' steps look into the second.
                 pointers = pointers + in_frames * context.shape[1]
                 context = torch.cat((context, self.prefix.prompt_context(phonemes, prompts.phonemes)), dim=1)
-        frames = self.embed(context, steps.previous, pointers, steps.spent)
+        frames = self.embed(context, steps.previous, pointers, steps.frames_in_token)
         mask = prefix_causal_mask(prefix.exists, count, in_prompt)
         hidden = self.transformer(torch.cat((prefix.x, frames), dim=1), torch.cat(counters)[None], mask)
         legal = self.legal_advances(phonemes, phoneme_lengths) if self.config.aligned else None
         return self.logits(hidden[:, size:], legal, steps.pointers)
 
-    def embed(self, context: Tensor | None, previous: Tensor, pointers: Tensor | None, spent: Tensor | None) -> Tensor:
+    def embed(
+        self, context: Tensor | None, previous: Tensor, pointers: Tensor | None, frames_in_token: Tensor | None
+    ) -> Tensor:
         """Inputs [B, S, D] of steps whose last known codes are `previous` [B, S, N]; `context`: see `Prefix`."""
         x = self.group(self.code(previous).flatten(2))
-        if context is not None and pointers is not None and spent is not None:
-            x = x + self.prefix.frame_context(context, pointers, spent)
+        if context is not None and pointers is not None and frames_in_token is not None:
+            x = x + self.prefix.frame_context(context, pointers, frames_in_token)
         return x
 
     def legal_advances(self, phonemes: Tensor, phoneme_lengths: Tensor) -> Tensor:

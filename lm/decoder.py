@@ -5,6 +5,7 @@ Shapes: n rows in use, L text tokens, F frames at most, N frames of a step, W fr
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -13,10 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from valle.lm.ar import ARLogits, ARModel
-from valle.lm.cache import whole_pages
-from valle.lm.cached import CachedAR
+from valle.lm.ar_step import ARStepper
 from valle.lm.graphs import StepGraphs, cuda_recorders
-from valle.lm.prefills import Prefills
+from valle.lm.kv_cache import Prefills, whole_pages
 from valle.lm.request import Generated, Request, uniform_noise
 from valle.lm.sampling import Sampling, choose, draw, probabilities
 
@@ -61,7 +61,7 @@ class Decoder:
         if model.training:
             raise ValueError("the model is in training mode; call model.eval() first")
         self.model, self.sampling = model, sampling
-        self.ar = CachedAR(model, rows, stepper, prefills)
+        self.ar = ARStepper(model, rows, stepper, prefills)
         self.device = self.ar.device
         self.rows: list[Row] = []
         self.capacity = rows
@@ -104,9 +104,9 @@ class Decoder:
         if request.prompt_codes is not None:
             prompt = request.prompt_codes[0, -window:]
             state.codes[i, window - len(prompt) : window] = prompt.to(self.device)
-        if stay is not None and steps.pointers is not None and steps.spent is not None:
+        if stay is not None and steps.pointers is not None and steps.frames_in_token is not None:
             state.stay_limit[i, : len(stay)] = stay
-            state.pointers[i], state.spent[i] = steps.pointers[0, -1], steps.spent[0, -1]
+            state.pointers[i], state.frames_in_token[i] = steps.pointers[0, -1], steps.frames_in_token[0, -1]
         self.rows.append(row)
         return row
 
@@ -119,9 +119,9 @@ class Decoder:
         self.steps += 1
         for row in self.rows:
             row.frames += self.model.config.group_size
-        self.ar.make_room(count)
+        visible = self.ar.make_room(count)
         tensors = (*self.ar.tensors, *self._state.tensors)
-        self.graphs.run((count, self.ar.visible), tensors, partial(self._advance, count))
+        self.graphs.run((count, visible), tensors, partial(self._advance, count, visible))
         if self.device.type != "cpu" and self.steps % CHECK_EVERY:
             return []
         running = self._state.running[:count].tolist()
@@ -156,14 +156,14 @@ class Decoder:
             self._state.move(last.index, row.index)
             last.index = row.index
 
-    def _advance(self, count: int) -> None:
+    def _advance(self, count: int, visible: int) -> None:
         """The device's part of a step: it changes tensors in place and reads nothing back."""
         state = self._state.first(count)
         if self.model.config.aligned:
             pointers = state.pointers.minimum(state.last_token)
-            self._choose_aligned(state, self.ar.step(state.previous, pointers, state.spent))
+            self._choose_aligned(state, self.ar.step(state.previous, pointers, state.frames_in_token, visible))
         else:
-            self._choose_plain(state, self.ar.step(state.previous, None, None))
+            self._choose_plain(state, self.ar.step(state.previous, None, None, visible))
 
     def _choose_plain(self, state: _State, logits: ARLogits) -> None:
         eos = self.model.eos
@@ -186,20 +186,20 @@ class Decoder:
         before = recent[:, -1].where(recent[:, -1] >= 0, self.model.bos)
         state.previous[:, 0] = code.where(started, before)
         state.record(code)
-        pointers, spent = self._move(state, logits, noise[:, 2])
+        pointers, frames_in_token = self._move(state, logits, noise[:, 2])
         # A finished row keeps decoding its last frame, unrecorded, until somebody looks.
         state.pointers.copy_(pointers.where(state.running, state.pointers))
-        state.spent.copy_(spent.where(state.running, state.spent))
+        state.frames_in_token.copy_(frames_in_token.where(state.running, state.frames_in_token))
         state.length += state.running
         state.ended.copy_(state.pointers > state.last_token)
         state.running &= ~state.ended & (state.length < state.most)
 
     def _move(self, state: _State, logits: ARLogits, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Pointers and frames spent of the next frame."""
+        """Pointers and frames in their token of the next frame."""
         advances, sampling = logits.advances, self.sampling
         assert advances is not None
         here = state.pointers.clamp(min=0).minimum(state.last_token)[:, None]
-        full = state.spent + 1 >= state.stay_limit.gather(1, here)[:, 0]
+        full = state.frames_in_token + 1 >= state.stay_limit.gather(1, here)[:, 0]
         # In front of the new text (at -1, or at the prompt's end) the only way is into it.
         leave = (full | (state.pointers < state.first_token))[:, None]
         advances = torch.cat((advances[:, :1].masked_fill(leave, float("-inf")), advances[:, 1:]), dim=1)
@@ -208,7 +208,7 @@ class Decoder:
         else:
             advance = draw(probabilities(advances, sampling.duration_temperature), uniform)
         target = (state.pointers + advance).maximum(state.first_token)
-        return target, torch.where(advance == 0, state.spent + 1, 0)
+        return target, torch.where(advance == 0, state.frames_in_token + 1, 0)
 
 
 @dataclass
@@ -216,7 +216,7 @@ class _State:
     """What the choices of all rows depend on; the first axis is the row.
 
     previous [n, N]: input of the next step; length [n]: frames said; least, most [n]: bounds of the length
-    running, ended [n]: bool; first_token, last_token [n]: the text to speak; pointers, spent [n]: place in it
+    running, ended [n]: bool; first_token, last_token [n]: the text to speak; pointers, frames_in_token [n]: place in it
     codes [n, W + F]: the end of the prompt (-1 where there is none), then what was said
     visited [n, F]: the token of each frame; stay_limit [n, L]: frames that a token may last; noise [n, F + 1, 3]
     """
@@ -231,7 +231,7 @@ class _State:
     first_token: Tensor
     last_token: Tensor
     pointers: Tensor
-    spent: Tensor
+    frames_in_token: Tensor
     codes: Tensor
     visited: Tensor
     stay_limit: Tensor
@@ -254,7 +254,7 @@ class _State:
             first_token=long(),
             last_token=long(),
             pointers=long(),
-            spent=long(),
+            frames_in_token=long(),
             codes=long(window),
             visited=long(0),
             stay_limit=long(0),
@@ -298,3 +298,24 @@ class _State:
         place = self.length.clamp(min=0)[:, None]
         self.codes.scatter_(1, place + self.window, code[:, None])
         self.visited.scatter_(1, place, self.pointers[:, None])
+
+
+Progress = Callable[[int], None]
+"""Called after each step with the number of steps so far."""
+
+
+def generate(
+    model: ARModel,
+    requests: Sequence[Request],
+    sampling: Sampling,
+    progress: Progress | None = None,
+    stepper: ARModel | None = None,
+) -> list[Generated]:
+    """Decode the first quantizer of each request. The model must be in eval mode; `stepper`: see `Decoder`."""
+    decoder = Decoder(model, sampling, len(requests), stepper)
+    rows = [decoder.enter(request) for request in requests]
+    while decoder.rows:
+        decoder.step()
+        if progress is not None:
+            progress(decoder.steps)
+    return [row.said for row in rows if row.said is not None]

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from valle.common.errors import UserError
 from valle.lm.alignment import frame_pointers
+from valle.lm.codebook_init import start_from_codec
 from valle.lm.config import LMConfig
-from valle.lm.geometry import start_from_codec
 from valle.lm.prefix import PrefixEmbedding
 from valle.lm.transformer import Transformer
 from valle.tokenizers.codecs.base import SpeechCodec
@@ -144,10 +144,10 @@ class FlowModel(nn.Module):
         """What `frames` frames know of the text, [B, T, D]: nothing where their own token is `UNKNOWN`."""
         if phonemes is None or durations is None:
             raise ValueError("an aligned flow needs phonemes and their durations")
-        pointers, spent = frame_pointers(durations, frames)
+        pointers, frames_in_token = frame_pointers(durations, frames)
         context = text(phonemes, (phonemes != TextTokenizer.pad_id).sum(dim=1), None).context
         assert context is not None
-        seen = text.frame_context(context, pointers, spent)
+        seen = text.frame_context(context, pointers, frames_in_token)
         return seen * (phonemes.gather(1, pointers) != UNKNOWN)[:, :, None]
 
     def _time(self, time: Tensor) -> Tensor:

@@ -68,10 +68,10 @@ class PrefixEmbedding(nn.Module):
         in_prompt = torch.arange(phonemes.shape[1], device=phonemes.device) < prompt_phonemes[:, None]
         return self._context(self.text(phonemes) * in_prompt[:, :, None])
 
-    def frame_context(self, context: Tensor, pointers: Tensor, spent: Tensor) -> Tensor:
-        """What frames at `pointers` [B, T] (-1..L-1) see of the text, [B, T, D]; `spent` [B, T] frames in it."""
+    def frame_context(self, context: Tensor, pointers: Tensor, frames_in_token: Tensor) -> Tensor:
+        """What frames at `pointers` [B, T] (-1..L-1) see of the text, [B, T, D]; `frames_in_token` [B, T]."""
         index = (pointers + 1)[:, :, None].expand(-1, -1, context.shape[2])
-        return context.gather(1, index) + self.spent(spent.clamp(max=self.config.max_spent - 1))
+        return context.gather(1, index) + self.spent(frames_in_token.clamp(max=self.config.max_spent - 1))
 
     def _voice(self, batch: int, codes: Tensor | None) -> Tensor:
         groups, none = self.config.n_time_invariant, self.group_rows - 1

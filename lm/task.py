@@ -19,16 +19,37 @@ from valle.common.errors import UserError
 from valle.common.optim import BadSteps, OptimConfig, build_optimizer, build_schedule
 from valle.lm.alignment import IGNORE, check_durations
 from valle.lm.ar import ARModel, Prompts
+from valle.lm.codebook_init import start_from_codec, start_voice_from_codec
 from valle.lm.config import LMConfig
-from valle.lm.geometry import start_from_codec, start_voice_from_codec
-from valle.lm.lora import LoRAConfig, add_lora
-from valle.lm.losses import accuracy, cross_entropy
 from valle.lm.nar import NARModel
-from valle.lm.weights import LanguageModel, load_lm
+from valle.lm.weights import LanguageModel, LoRAConfig, add_lora, load_lm
 from valle.tokenizers.codecs.registry import load_codec
 
 if TYPE_CHECKING:
     from valle.data.batch import LMBatch
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean over the targets [...] that are not `IGNORE`, of logits [..., K]; 0 if there are none."""
+    count = (targets != IGNORE).sum().clamp(min=1)
+    summed = F.cross_entropy(
+        logits.flatten(0, -2),
+        targets.flatten(),
+        ignore_index=IGNORE,
+        label_smoothing=label_smoothing,
+        reduction="sum",
+    )
+    return summed / count
+
+
+@torch.no_grad()
+def accuracy(logits: Tensor, targets: Tensor, top: int) -> Tensor:
+    """Share of the targets [...] that are among the `top` best of logits [..., K]."""
+    valid = targets != IGNORE
+    score = logits.gather(-1, targets.clamp(min=0)[..., None])
+    # The rank by counting: a sort of all logits would cost more than the head that made them.
+    hit = (logits > score).sum(dim=-1) < top
+    return (hit & valid).sum() / valid.sum().clamp(min=1)
 
 
 ADVICE = "begin another run with a lower optim.lr, a higher optim.warmup_steps, or trainer.gradient_clip_val: 1.0"
@@ -175,7 +196,7 @@ class ARTask(LMTask):
         """`advance_weight` weighs the loss of the text position, `label_smoothing` is that of the codes.
 
         `codec`: folder of the codec that the tokens were made with, if the codes' embeddings and output layer are to
-        start from its codebooks (`valle.lm.geometry`).
+        start from its codebooks (`valle.lm.codebook_init`).
         """
         super().__init__(config, optim, max_bad_steps, start)
         self.model = ARModel(config)

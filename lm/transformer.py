@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from valle.lm.cache import KVCache
 from valle.lm.config import LMConfig
+from valle.lm.kv_cache import Slots
 
 Adapt = Callable[[], nn.Module]
 """Makes the layer that turns a condition into scale and shift [B, 2 D]: an embedding or a linear layer."""
@@ -91,15 +91,15 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.dim, config.dim, bias=False)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None, layer: int
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, slots: Slots | None, layer: int
     ) -> Tensor:
         batch, size, dim = x.shape
         qk, v = self.qkv(x).view(batch, size, 3 * self.heads, self.head_dim).split((2 * self.heads, self.heads), dim=2)
         cos, sin = rotary
         q, k = rotate(qk, cos.to(qk.dtype), sin.to(qk.dtype)).chunk(2, dim=2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if cache is not None:
-            k, v = cache.write(layer, k, v)
+        if slots is not None:
+            k, v = slots.write(layer, k, v)
         y = attend(q, k, v, mask)
         return self.out(y.transpose(1, 2).reshape(batch, size, dim))
 
@@ -134,10 +134,10 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor],
         mask: Tensor,
         condition: Tensor | None,
-        cache: KVCache | None,
+        slots: Slots | None,
         layer: int,
     ) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x, condition), rotary, mask, cache, layer))
+        x = x + self.dropout(self.attention(self.attention_norm(x, condition), rotary, mask, slots, layer))
         return x + self.dropout(self.ff(self.ff_norm(x, condition)))
 
 
@@ -164,20 +164,20 @@ class Transformer(nn.Module):
         positions: Tensor,
         mask: Tensor,
         condition: Tensor | None = None,
-        cache: KVCache | None = None,
+        slots: Slots | None = None,
     ) -> Tensor:
         """Hidden states [B, S, D] of the embedded inputs `x` [B, S, D].
 
         positions: [B or 1, S], each part of the sequence counted by itself
-        mask:      bool [B, 1, S or 1, keys], True where a query may attend; keys are the visible slots of `cache`
+        mask:      bool [B, 1, S or 1, keys], True where a query may attend; keys are what `slots` let it see
         condition: [B, ...], what `adapt` turns into scales and shifts
         """
         rotary = self.rotary(positions)
         for layer, block in enumerate(self.blocks):
             if self.recompute and self.training:
-                x = checkpoint(block, x, rotary, mask, condition, cache, layer, use_reentrant=False)
+                x = checkpoint(block, x, rotary, mask, condition, slots, layer, use_reentrant=False)
             else:
-                x = block(x, rotary, mask, condition, cache, layer)
+                x = block(x, rotary, mask, condition, slots, layer)
         return self.norm(x, condition)
 
 

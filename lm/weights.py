@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from valle.common.errors import UserError
 from valle.common.hub import find_model
 from valle.lm.ar import ARModel
 from valle.lm.config import LMConfig
 from valle.lm.flow import FlowModel
-from valle.lm.lora import LoRAConfig, add_lora, merge_lora
 from valle.lm.nar import NARModel
 
 LanguageModel = ARModel | NARModel | FlowModel
@@ -74,3 +75,40 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> LanguageModel:
     if checkpoint.get("lm_lora") is not None:
         merge_lora(model)
     return model.requires_grad_(True).eval()
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Which layers are adapted, and how much."""
+
+    rank: int = 16
+    alpha: int = 32
+    """The adaptation is scaled by `alpha` / `rank`."""
+    layers: tuple[str, ...] = ("qkv", "out", "gate_and_up", "down")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))  # YAML has no tuples
+        if self.rank < 1 or self.alpha <= 0 or not self.layers:
+            raise UserError("LoRA: rank and alpha must be above 0, and layers not empty")
+
+
+def add_lora(model: nn.Module, config: LoRAConfig) -> None:
+    """Adapt `model` in place: afterwards only the new weights require gradients."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    options = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(config.layers))
+    try:
+        inject_adapter_in_model(options, model)
+    except ValueError as error:
+        raise UserError(f"LoRA: the model has no layers named {', '.join(config.layers)}: {error}") from error
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Add the adaptation into the layers and remove it, in place."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.get_base_layer())

@@ -11,18 +11,18 @@ from valle.lm.alignment import IGNORE, advance_targets, check_durations, frame_p
 
 def naive(durations: list[int]) -> tuple[list[int], list[int], list[int]]:
     """Pointers, frames spent and advances, written as a person would count them."""
-    pointers, spent = [], []
+    pointers, frames_in_token = [], []
     for token, frames in enumerate(durations):
         for frame in range(frames):
             pointers.append(token)
-            spent.append(frame)
+            frames_in_token.append(frame)
     path = [-1, *pointers, len(durations)]
-    return pointers, spent, [b - a for a, b in pairwise(path)]
+    return pointers, frames_in_token, [b - a for a, b in pairwise(path)]
 
 
 def test_pointers_equal_counting(make_batch):
     batch = make_batch((9, 7, 11, 5, 12, 3))
-    pointers, spent = frame_pointers(batch.durations, batch.codes.shape[2])
+    pointers, frames_in_token = frame_pointers(batch.durations, batch.codes.shape[2])
     advances = advance_targets(pointers, batch.phoneme_lengths, batch.code_lengths)
     assert (batch.durations == 0).any()
     for row, (length, frames) in enumerate(
@@ -30,7 +30,7 @@ def test_pointers_equal_counting(make_batch):
     ):
         want = naive(batch.durations[row, :length].tolist())
         assert pointers[row, :frames].tolist() == want[0]
-        assert spent[row, :frames].tolist() == want[1]
+        assert frames_in_token[row, :frames].tolist() == want[1]
         assert advances[row, : frames + 1].tolist() == want[2]
         assert (advances[row, frames + 1 :] == IGNORE).all()
 

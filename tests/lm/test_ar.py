@@ -10,7 +10,7 @@ from valle.data.batch import LMBatch
 from valle.lm import ARModel, ARSteps, LMConfig
 from valle.lm.alignment import IGNORE
 from valle.lm.ar import Prompts
-from valle.lm.losses import cross_entropy
+from valle.lm.task import cross_entropy
 
 
 def steps_of(model: ARModel, batch: LMBatch) -> ARSteps:
@@ -124,7 +124,7 @@ def test_targets_of_all_kinds(make_config):
     assert aligned.previous[..., 0].tolist() == [[20, 20, 5, 6], [20, 20, 8, 9]]
     assert aligned.codes[..., 0].tolist() == [[IGNORE, 5, 6, 7], [IGNORE, 8, 9, IGNORE]]
     assert aligned.pointers.tolist()[0] == [-1, 1, 1, 2]
-    assert aligned.spent.tolist()[0] == [0, 0, 1, 0]
+    assert aligned.frames_in_token.tolist()[0] == [0, 0, 1, 0]
     assert aligned.advances.tolist() == [[2, 0, 1, 1], [1, 1, 2, IGNORE]]
 
 
@@ -135,9 +135,9 @@ def test_an_aligned_step_sees_its_neighbourhood_of_text(make_config):
     prefix = model.prefix(phonemes, torch.tensor([6]), None)
     x = model.prefix.frame_context(prefix.context, torch.tensor([[-1, 0, 3, 5]]), torch.tensor([[0, 0, 9, 1]]))
     rows = torch.cat((torch.zeros(2, 32), model.prefix.text.weight[phonemes[0]], torch.zeros(2, 32)))
-    for got, pointer, spent in zip(x[0], (-1, 0, 3, 5), (0, 0, config.max_spent - 1, 1), strict=True):
+    for got, pointer, lasted in zip(x[0], (-1, 0, 3, 5), (0, 0, config.max_spent - 1, 1), strict=True):
         window = rows[pointer + 1 : pointer + 5].flatten()
-        torch.testing.assert_close(got, model.prefix.context(window) + model.prefix.spent.weight[spent])
+        torch.testing.assert_close(got, model.prefix.context(window) + model.prefix.spent.weight[lasted])
 
 
 def test_voice_dropout_hides_all_codes_of_an_utterance(make_config):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from valle.common.errors import UserError
-from valle.lm import ARModel, Decoder, Generated, NARModel, Request, Sampling, complete, generate
+from valle.lm import ARModel, Decoder, Generated, NARModel, Request, Sampling, generate, refine
 from valle.lm.precision import Fp16Linear, Int8Linear, for_steps
 from valle.synthesis.ranking import find_fault, longest_loop
 
@@ -94,9 +94,9 @@ def test_a_step_never_waits_for_the_device(model, requests) -> None:
     for request in requests[:2]:
         decoder.enter(request)
     decoder.step()
-    decoder.ar.make_room(2)
+    visible = decoder.ar.make_room(2)
     with torch.inference_mode():
-        torch.compile(decoder._advance, backend="eager", fullgraph=True)(2)
+        torch.compile(decoder._advance, backend="eager", fullgraph=True)(2, visible)
 
 
 def test_precisions_agree(model, requests) -> None:
@@ -127,12 +127,12 @@ def test_completing_in_parts_keeps_what_is_known(make_config, requests) -> None:
     ar, nar = ARModel(config).eval(), NARModel(config).eval()
     (said,) = generate(ar, requests[:1], RANDOM)
     first = Generated(said.codes[:6], _cut(said.durations, 6), "", 6)
-    (known,) = complete(nar, requests[:1], [first], RANDOM)
-    (whole,) = complete(nar, requests[:1], [said], RANDOM, [known[:, :4]])
+    (known,) = refine(nar, requests[:1], [first], RANDOM)
+    (whole,) = refine(nar, requests[:1], [said], RANDOM, [known[:, :4]])
     assert torch.equal(whole[:, :4], known[:, :4])
     assert torch.equal(whole[0], said.codes)
     # To know all of it is to compute nothing.
-    (again,) = complete(nar, requests[:1], [said], RANDOM, [whole])
+    (again,) = refine(nar, requests[:1], [said], RANDOM, [whole])
     assert torch.equal(again, whole)
 
 

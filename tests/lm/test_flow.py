@@ -5,7 +5,7 @@ import torch
 
 from valle.common.errors import UserError
 from valle.data.batch import LMBatch
-from valle.lm import FlowModel, Generated, Request, Sampling, complete
+from valle.lm import FlowModel, Generated, Request, Sampling, refine
 from valle.lm.flow import UNKNOWN, flow_codes
 from valle.lm.flow_task import FlowTask
 from valle.tokenizers.codecs import build_codec, save_codec
@@ -117,17 +117,17 @@ def test_a_request_depends_on_its_seed_and_on_nothing_beside_it(model, make_batc
     ]
     said = [Generated(batch.codes[i, 0, 3 + i : int(n)], None, "eos", 1) for i, n in enumerate(batch.code_lengths)]
     sampling = Sampling(flow_steps=2)
-    together = complete(model, requests, said, sampling)
+    together = refine(model, requests, said, sampling)
     for index, codes in enumerate(together):
         assert codes.shape == (3, len(said[index].codes))
-        assert torch.equal(complete(model, requests[index : index + 1], said[index : index + 1], sampling)[0], codes)
+        assert torch.equal(refine(model, requests[index : index + 1], said[index : index + 1], sampling)[0], codes)
     requests[0].seed = 7
-    assert not torch.equal(complete(model, requests[:1], said[:1], sampling)[0], together[0])
+    assert not torch.equal(refine(model, requests[:1], said[:1], sampling)[0], together[0])
     # What was heard in a stream stays, and is context for what follows.
     known = together[0][:, :5]
-    again = complete(model, requests[:1], said[:1], sampling, [known])[0]
+    again = refine(model, requests[:1], said[:1], sampling, [known])[0]
     assert torch.equal(again[:, :5], known)
-    assert torch.equal(complete(model, requests[:1], said[:1], sampling, together[:1])[0], together[0])
+    assert torch.equal(refine(model, requests[:1], said[:1], sampling, together[:1])[0], together[0])
 
 
 def invented_speech(rows: int = 16, frames: int = 12) -> LMBatch:
@@ -191,9 +191,9 @@ def test_an_aligned_flow_reads_the_frames_it_makes(make_config, codec, make_batc
         voice_codes=batch.codes[0],
     )
     for request, prompt in ((bare, [UNKNOWN]), (spoken, [8, 9])):
-        whole = complete(flow, [request], [said], sampling)[0]
+        whole = refine(flow, [request], [said], sampling)[0]
         assert whole.shape == (3, 9)
-        complete(flow, [request], [said], sampling, [whole[:, :4]])
+        refine(flow, [request], [said], sampling, [whole[:, :4]])
         for number, (tokens, lasts, lengths) in enumerate(told):
             # Every other time it is asked without voice and text.
             known = [UNKNOWN] * (len(prompt) + len(phonemes)) if number % 2 else prompt + phonemes.tolist()
@@ -204,7 +204,7 @@ def test_an_aligned_flow_reads_the_frames_it_makes(make_config, codec, make_batc
         assert [lasts[0].tolist() for _, lasts, _ in told[5::2]] == [[0] * len(prompt) + [0, 0, 1, 4]] * 2
         told.clear()
     with pytest.raises(ValueError, match="a plain AR model does not give"):
-        complete(flow, [bare], [Generated(said.codes, None, "eos", 9)], sampling)
+        refine(flow, [bare], [Generated(said.codes, None, "eos", 9)], sampling)
 
 
 def test_codecs_that_cannot_be_used_are_refused(make_config, codec):

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from valle.lm import Decoder, Generated, Request, Sampling, generate
-from valle.lm.cache import PAGE
 from valle.lm.graphs import Recorder, StepGraphs, Work, cuda_recorders
+from valle.lm.kv_cache import PAGE
 from valle.lm.precision import for_steps
 
 SAMPLING = Sampling(temperature=1.5, top_p=0.95, max_frames=30, max_phone_frames=9)

@@ -11,8 +11,8 @@ import torch
 from valle.common.errors import UserError
 from valle.common.optim import OptimConfig, build_optimizer, lr_share
 from valle.lm import ARModel, from_checkpoint, save_lm
-from valle.lm.lora import LoRAConfig, add_lora, merge_lora
 from valle.lm.task import ARTask, NARTask, StartConfig
+from valle.lm.weights import LoRAConfig, add_lora, merge_lora
 
 
 def ar_logits(model: ARModel, batch) -> torch.Tensor:

@@ -16,7 +16,7 @@ from torch import nn
 from valle.bench.bandwidth import read_bandwidth, synchronize, timings
 from valle.bench.memory import peak_bytes
 from valle.lm import ARModel, Decoder, LMConfig, Request, Sampling
-from valle.lm.cached import BLOCK
+from valle.lm.ar_step import BLOCK
 from valle.lm.precision import Fp16Linear, Int8Linear, for_steps
 
 TOKENS_PER_SECOND = 13

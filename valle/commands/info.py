@@ -70,7 +70,7 @@ def _codec_or_model(folder: Path) -> dict[str, Any]:
 
     bundle = Bundle.load(folder)
     facts: dict[str, Any] = {"kind": "model", "path": str(folder), "codec": _codec_facts(bundle.codec)}
-    for name, model in (("ar", bundle.ar), ("nar", bundle.nar)):
+    for name, model in (("ar", bundle.ar), ("nar", bundle.refiner)):
         if model is not None:
             name = "flow" if isinstance(model, FlowModel) else name
             shape = {key: getattr(model.config, key) for key in ("aligned", "layers", "dim", "heads")}

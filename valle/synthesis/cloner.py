@@ -14,8 +14,8 @@ from valle.common.device import computing_with, find_device, threads_to_speak
 from valle.common.errors import UserError
 from valle.common.hub import find_model
 from valle.lm import Sampling
+from valle.lm.kv_cache import Prefills
 from valle.lm.precision import for_steps
-from valle.lm.prefills import Prefills
 from valle.synthesis.engine import ROWS, STREAM_AHEAD, Engine
 from valle.synthesis.model import Bundle
 from valle.synthesis.options import SynthesisOptions
@@ -220,6 +220,6 @@ class VoiceCloner:
         wav = load_prompt(prompt, codec.spec.sample_rate).wav
         with computing_with(self.threads):
             codes = codec.encode(wav[None, None].to(self.device))
-            spoken = codec.spec.n_q if self.bundle.nar else 1
+            spoken = codec.spec.n_q if self.bundle.refiner else 1
             decoded = codec.decode(codes.first(spoken))
         return decoded[0, 0, : wav.shape[0]].cpu(), codec.spec.sample_rate

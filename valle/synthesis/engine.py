@@ -8,7 +8,7 @@ from typing import Any
 
 from valle.common.errors import UserError
 from valle.lm import ARModel, Decoder, Row, Sampling
-from valle.lm.prefills import Prefills
+from valle.lm.kv_cache import Prefills
 from valle.synthesis.model import Bundle
 from valle.synthesis.options import SynthesisOptions
 from valle.synthesis.prompt import Voice

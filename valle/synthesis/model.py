@@ -46,7 +46,7 @@ class Bundle:
     codec: SpeechCodec
     text: TextTokenizer
     ar: ARModel
-    nar: NARModel | FlowModel | None = None
+    refiner: NARModel | FlowModel | None = None
     """What fills in the quantizers after the first."""
     aligner: Aligner | None = None
     sampling: Sampling = field(default_factory=Sampling)
@@ -61,11 +61,11 @@ class Bundle:
     def __post_init__(self) -> None:
         spec = self.codec.spec
         check_fits("ar", self.ar.config, spec, self.text)
-        if self.nar is not None:
-            name = "flow" if isinstance(self.nar, FlowModel) else "nar"
-            reads = name == "nar" or self.nar.config.aligned
-            check_fits(name, self.nar.config, spec, self.text if reads else None)
-            if self.nar.config.aligned and not self.ar.config.aligned:
+        if self.refiner is not None:
+            name = "flow" if isinstance(self.refiner, FlowModel) else "nar"
+            reads = name == "nar" or self.refiner.config.aligned
+            check_fits(name, self.refiner.config, spec, self.text if reads else None)
+            if self.refiner.config.aligned and not self.ar.config.aligned:
                 raise UserError(f"{name} does not fit ar: {name} needs durations ('aligned'), which ar does not give")
         if self.aligner is not None:
             check_aligner(self.aligner, spec, self.text)
@@ -101,8 +101,8 @@ class Bundle:
         return {
             "format_version": FORMAT_VERSION,
             "ar": self.ar.config.to_dict(),
-            "nar": self.nar.config.to_dict() if isinstance(self.nar, NARModel) else None,
-            "flow": self.nar.config.to_dict() if isinstance(self.nar, FlowModel) else None,
+            "nar": self.refiner.config.to_dict() if isinstance(self.refiner, NARModel) else None,
+            "flow": self.refiner.config.to_dict() if isinstance(self.refiner, FlowModel) else None,
             "aligner": self.aligner is not None,
             "text_tokenizer": self.text.to_dict(),
             "ends": self.ends,
@@ -116,8 +116,8 @@ class Bundle:
         with writing(folder):
             save_codec(self.codec, folder, self.provenance)
             save_lm(self.ar, folder, "ar")
-            if self.nar is not None:
-                save_lm(self.nar, folder, "flow" if isinstance(self.nar, FlowModel) else "nar")
+            if self.refiner is not None:
+                save_lm(self.refiner, folder, "flow" if isinstance(self.refiner, FlowModel) else "nar")
             if self.aligner is not None:
                 self.aligner.save(folder / "aligner.safetensors")
             path = folder / "config.json"
@@ -139,16 +139,16 @@ class Bundle:
             ar_config, nar_config, flow_config = model["ar"], model["nar"], model.get("flow")
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder}/config.json does not describe a model: {error!r}") from error
-        nar: NARModel | FlowModel | None = None
+        refiner: NARModel | FlowModel | None = None
         if nar_config is not None:
-            nar = _load_lm(folder, "nar", NARModel, nar_config, device)
+            refiner = _load_lm(folder, "nar", NARModel, nar_config, device)
         elif flow_config is not None:
-            nar = _load_lm(folder, "flow", FlowModel, flow_config, device)
+            refiner = _load_lm(folder, "flow", FlowModel, flow_config, device)
         return cls(
             codec=load_codec(folder, device),
             text=text,
             ar=_load_lm(folder, "ar", ARModel, ar_config, device),
-            nar=nar,
+            refiner=refiner,
             aligner=Aligner.load(folder / "aligner.safetensors") if has_aligner else None,
             sampling=sampling,
             provenance=provenance,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from valle.common.errors import UserError
-from valle.lm import Decoder, Generated, Request, Row, complete
+from valle.lm import Decoder, Generated, Request, Row, refine
 from valle.synthesis.loudness import Leveller, Limiter
 from valle.synthesis.model import Bundle
 from valle.synthesis.options import Scorer, SynthesisOptions
@@ -323,13 +323,13 @@ class Utterance:
     @property
     def quantizers(self) -> int:
         """How many the model speaks with."""
-        return self.bundle.codec.spec.n_q if self.bundle.nar else 1
+        return self.bundle.codec.spec.n_q if self.bundle.refiner else 1
 
-    def complete(self, request: Request, said: Generated, known: Tensor | None = None) -> Tensor:
+    def refine(self, request: Request, said: Generated, known: Tensor | None = None) -> Tensor:
         """All quantizers [n_q, T] of what was said, of which the first frames may be `known` already."""
-        if self.bundle.nar is None:
+        if self.bundle.refiner is None:
             return said.codes[None]
-        return complete(self.bundle.nar, [request], [said], self.sampling, None if known is None else [known])[0]
+        return refine(self.bundle.refiner, [request], [said], self.sampling, None if known is None else [known])[0]
 
     def open_stream(self) -> DecodeStream | None:
         """None where the codec must see a whole sentence."""
@@ -400,7 +400,7 @@ class Utterance:
         assert candidate.said is not None
         if candidate.wav is None:
             if candidate.codes is None:
-                candidate.codes = self.complete(candidate.request, candidate.said)
+                candidate.codes = self.refine(candidate.request, candidate.said)
             candidate.wav = self._decode(candidate.codes)
         return candidate.wav
 
@@ -457,7 +457,7 @@ class _Live:
         self.utterance = utterance
         spec = utterance.bundle.codec.spec
         self.chunk, self.first = int(CHUNK_SECONDS * spec.frame_rate), int(FIRST_SECONDS * spec.frame_rate)
-        self.nar_future = 0 if utterance.bundle.nar is None else int(NAR_FUTURE_SECONDS * spec.frame_rate)
+        self.nar_future = 0 if utterance.bundle.refiner is None else int(NAR_FUTURE_SECONDS * spec.frame_rate)
         reach = utterance.bundle.codec.reach
         self.wait = self.first + self.nar_future + (reach.future if reach else 0)
         self.piece: Piece | None = None
@@ -479,7 +479,7 @@ class _Live:
             said = decoder.so_far(candidate.row)
         if piece.chosen is None and len(said.codes) - self.nar_future <= self.codes.shape[1]:
             return torch.zeros(0)
-        codes = self.utterance.complete(candidate.request, said, self.codes)
+        codes = self.utterance.refine(candidate.request, said, self.codes)
         certain = codes.shape[1] if piece.chosen else codes.shape[1] - self.nar_future
         new, self.codes = codes[:, self.codes.shape[1] : certain], codes[:, :certain]
         return self._audio(new, last=piece.chosen is not None)

@@ -92,7 +92,7 @@ def test_a_voice_is_read_once_for_all_texts(make_bundle: Make, recordings: Path)
 )
 def test_a_stream_says_what_a_clone_says(make_bundle: Make, recordings: Path, kind: dict[str, Any]) -> None:
     bundle = make_bundle(**kind)
-    bundle.nar = None  # with it, quantizers beyond the first may differ where a chunk ends
+    bundle.refiner = None  # with it, quantizers beyond the first may differ where a chunk ends
     cloner = VoiceCloner(bundle)
     # The gain of what is heard before it is complete cannot be that of the whole.
     voice = replace(cloner.make_voice(recordings / "1688-142285-0002.opus"), loudness=None)

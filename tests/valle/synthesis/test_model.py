@@ -30,7 +30,7 @@ PROMPT = Path(valle.__file__).parent / "assets" / "eval" / "1688-142285-0002.opu
 
 def test_loading_gives_what_was_saved(bundle: Bundle, model: Path) -> None:
     loaded = Bundle.load(model)
-    pairs = ((loaded.codec, bundle.codec), (loaded.ar, bundle.ar), (loaded.nar, bundle.nar))
+    pairs = ((loaded.codec, bundle.codec), (loaded.ar, bundle.ar), (loaded.refiner, bundle.refiner))
     for new, old in pairs:
         assert new is not None
         assert old is not None
@@ -83,7 +83,7 @@ def test_a_model_folder_is_a_codec_folder(bundle: Bundle, model: Path) -> None:
 def test_one_quantizer_needs_no_nar(make_bundle: Make, tmp_path: Path) -> None:
     make_bundle(codec={"n_q": 1}).save(tmp_path)
     assert not (tmp_path / "nar.safetensors").exists()
-    assert Bundle.load(tmp_path).nar is None
+    assert Bundle.load(tmp_path).refiner is None
 
 
 @pytest.mark.parametrize("aligned", [False, True])
@@ -97,7 +97,7 @@ def test_a_flow_takes_the_place_of_the_nar(bundle: Bundle, tmp_path: Path, recor
     Bundle(bundle.codec, bundle.text, bundle.ar, flow, sampling=bundle.sampling).save(tmp_path)
     assert (tmp_path / "flow.safetensors").exists() and not (tmp_path / "nar.safetensors").exists()
     cloner = VoiceCloner.from_pretrained(tmp_path, device="cpu")
-    assert isinstance(cloner.bundle.nar, FlowModel)
+    assert isinstance(cloner.bundle.refiner, FlowModel)
     prompt = min(recordings.glob("*.opus"))
     speech = cloner.clone("Hello there.", prompt)
     assert speech.codes.shape[0] == bundle.codec.spec.n_q
@@ -128,7 +128,7 @@ def test_a_folder_says_which_ends_its_model_knows(bundle: Bundle, tmp_path: Path
 )
 def test_another_codec_is_refused(bundle: Bundle, make_codec: Make, codec: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Bundle(make_codec(**codec), bundle.text, bundle.ar, bundle.nar)
+        Bundle(make_codec(**codec), bundle.text, bundle.ar, bundle.refiner)
 
 
 def test_parts_that_are_missing_or_contradict_are_refused(bundle: Bundle, make_bundle: Make) -> None:
@@ -136,7 +136,7 @@ def test_parts_that_are_missing_or_contradict_are_refused(bundle: Bundle, make_b
         make_bundle(text_vocab_size=50)
     plain = make_bundle(aligned=False)
     with pytest.raises(UserError, match="nar needs durations"):
-        Bundle(bundle.codec, bundle.text, plain.ar, bundle.nar)
+        Bundle(bundle.codec, bundle.text, plain.ar, bundle.refiner)
 
 
 def change_config(**changes: Any) -> Callable[[Path], None]:

@@ -74,7 +74,7 @@ def test_a_model_is_finetuned_and_exported(
     assert facts == f"{run}: 3 steps"
     assert main([str(out) if word == "MODEL" else word for word in following.split()]) == 0
     mine = Bundle.load(out)
-    assert mine.ar.config == replace(bundle.ar.config, reusable_prompt=len(how) > 1) and mine.nar is not None
+    assert mine.ar.config == replace(bundle.ar.config, reusable_prompt=len(how) > 1) and mine.refiner is not None
     assert mine.ends == "?.,"  # the model's own, and that of the new texts
     start = Bundle.load(model).ar.state_dict()
     moved = {n: (w - start[n]).abs().max() for n, w in mine.ar.state_dict().items()}

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from valle.lm import ARModel, LMConfig, NARModel, Request, Sampling, complete, generate
+from valle.lm import ARModel, LMConfig, NARModel, Request, Sampling, generate, refine
 from valle.lm.ar import Prompts
-from valle.lm.cached import CachedAR
-from valle.lm.losses import cross_entropy
+from valle.lm.ar_step import ARStepper
+from valle.lm.task import cross_entropy
 
 GREEDY = Sampling(greedy=True, max_frames=60)
 RANDOM = Sampling(temperature=1.5, top_p=0.95, max_frames=40, nar_temperature=1.0)
@@ -55,7 +55,7 @@ def test_cached_steps_equal_the_whole_pass(make_config, make_batch, kind):
         prompts = Prompts(known_tokens, known // group)
         whole = model(batch.phonemes, batch.phoneme_lengths, steps, batch.time_invariant, prompts)
         # The known frames go in as a prompt, the others one by one; each row stands at its own time.
-        cached, first = CachedAR(model, 3), []
+        cached, first = ARStepper(model, 3), []
         for row, tokens in enumerate(known_tokens.tolist()):
             request = Request(
                 batch.phonemes[row, : batch.phoneme_lengths[row]],
@@ -68,9 +68,9 @@ def test_cached_steps_equal_the_whole_pass(make_config, make_batch, kind):
         rows = torch.arange(3)
         for ahead in range(12):
             at = (known // group + ahead).clamp(max=steps.previous.shape[1] - 1)
-            place = (steps.pointers[rows, at], steps.spent[rows, at]) if aligned else (None, None)
-            cached.make_room(3)
-            logits = cached.step(steps.previous[rows, at] if ahead else torch.stack(first), *place)
+            place = (steps.pointers[rows, at], steps.frames_in_token[rows, at]) if aligned else (None, None)
+            visible = cached.make_room(3)
+            logits = cached.step(steps.previous[rows, at] if ahead else torch.stack(first), *place, visible)
             real = known + ahead * group <= batch.code_lengths
             torch.testing.assert_close(logits.codes[real], whole.codes[rows, at][real], atol=1e-4, rtol=1e-4)
             if aligned:
@@ -83,7 +83,7 @@ def test_a_batch_says_what_each_says_alone(make_config, requests, kind, sampling
     config = make_config(**kind)
     ar, nar = shaken(ARModel(config)), shaken(NARModel(config))
     together = generate(ar, requests, sampling)
-    filled = complete(nar, requests, together, sampling)
+    filled = refine(nar, requests, together, sampling)
     assert len({len(g.codes) for g in together}) > 1
     for request, whole, codes in zip(requests, together, filled, strict=True):
         (alone,) = generate(ar, [request], sampling)
@@ -91,7 +91,7 @@ def test_a_batch_says_what_each_says_alone(make_config, requests, kind, sampling
         assert (alone.stop_reason, alone.steps) == (whole.stop_reason, whole.steps)
         assert config.aligned == (alone.durations is not None)
         assert not config.aligned or alone.durations.tolist() == whole.durations.tolist()
-        (codes_alone,) = complete(nar, [request], [alone], sampling)
+        (codes_alone,) = refine(nar, [request], [alone], sampling)
         assert codes_alone.tolist() == codes.tolist()
         assert codes[0].tolist() == whole.codes.tolist()
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from valle.common.errors import UserError
+from valle.lm.codebook_init import start_from_codec, start_voice_from_codec
 from valle.lm.config import LMConfig
-from valle.lm.geometry import start_from_codec, start_voice_from_codec
 from valle.lm.prefix import PrefixEmbedding
 from valle.tokenizers.codecs.conv import HifiCodec
 from valle.tokenizers.codecs.spectral import SpectralCodec

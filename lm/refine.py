@@ -25,7 +25,7 @@ STREAM_PAST = 100
 """So many of them, at most, are of the sentence itself, the others of the voice."""
 
 
-def complete(
+def refine(
     model: NARModel | FlowModel,
     requests: Sequence[Request],
     spoken: Sequence[Generated],

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from valle.lm import ARModel, Decoder, Request, Sampling
-from valle.lm.prefills import Prefills
+from valle.lm.kv_cache import Prefills
 
 RANDOM = Sampling(temperature=1.5, top_p=0.95, max_frames=40, max_phone_frames=9)
 KINDS = [{}, {"group_size": 3}, {"aligned": True}]

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from valle.lm.ar import ARLogits, ARModel, ARSteps
-from valle.lm.cache import KVCache, whole_pages
-from valle.lm.prefills import Prefills
+from valle.lm.kv_cache import KVCache, Prefills, RowSlots, StepSlots, whole_pages
 from valle.lm.prefix import Prefix
 from valle.lm.request import Request, RequestBatch
 from valle.lm.transformer import prefix_causal_mask
@@ -24,7 +23,7 @@ CUDA_BLOCK = 256
 """The same on CUDA, where each number of blocks is a graph of its own (`valle.lm.graphs`)."""
 
 
-class CachedAR:
+class ARStepper:
     """An `ARModel` with a KV cache of `rows` rows, used from 0 on.
 
     A row is filled alone, so what it holds does not depend on the others. `stepper` makes the single steps: the model
@@ -49,8 +48,6 @@ class CachedAR:
         self.context = torch.zeros(rows, 1, config.dim, device=self.device, dtype=weight.dtype)
         self.legal = torch.zeros(rows, 1, config.max_advance + 1, dtype=torch.bool, device=self.device)
         self.slots = torch.arange(0, device=self.device)
-        self.visible = 0
-        """Positions that the next step sees."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -93,8 +90,10 @@ class CachedAR:
             if context is not None:
                 ends = torch.tensor([tokens], device=self.device)
                 context = model.prefix.prompt_context(request.phonemes[None].to(self.device), ends)
-        pointers, spent = (None if s is None else s[:, :past] for s in (steps.pointers, steps.spent))
-        frames = model.embed(context, steps.previous[:, :past], pointers, spent)
+        pointers, frames_in_token = (
+            None if s is None else s[:, :past] for s in (steps.pointers, steps.frames_in_token)
+        )
+        frames = model.embed(context, steps.previous[:, :past], pointers, frames_in_token)
         text, time = torch.arange(size, device=self.device), torch.arange(past, device=self.device)
         prompt = None if request.prompt_codes is None else request.prompt_codes[0]
         content = _content(request.time_invariant, prompt, request.prompt_durations, request.phonemes[:tokens])
@@ -113,32 +112,33 @@ class CachedAR:
         if known is not None:
             self.cache.paste(row, start, known)
             return
-        self.cache.begin(row, start)
-        self.model.transformer(x, positions[None], mask, cache=self.cache)
+        self.model.transformer(x, positions[None], mask, slots=RowSlots(self.cache, row, start))
         self.prefills.put(content, self.cache.copy(row, start, start + x.shape[1]))
 
-    def make_room(self, count: int) -> None:
-        """Before each `step` of rows 0..count-1: its part that is not the device's."""
+    def make_room(self, count: int) -> int:
+        """The part of a `step` of rows 0..count-1 that is not the device's; gives how many positions it sees."""
         block = CUDA_BLOCK if self.device.type == "cuda" else BLOCK
         self.used[:count] = [used + 1 for used in self.used[:count]]
-        self.visible = -(-max(self.used[:count]) // block) * block
-        self.cache.reserve(self.visible)
-        if len(self.slots) < self.visible:
+        visible = -(-max(self.used[:count]) // block) * block
+        self.cache.reserve(visible)
+        if len(self.slots) < visible:
             self.slots = torch.arange(self.cache.capacity, device=self.device)
+        return visible
 
-    def step(self, previous: Tensor, pointers: Tensor | None, spent: Tensor | None) -> ARLogits:
+    def step(self, previous: Tensor, pointers: Tensor | None, frames_in_token: Tensor | None, visible: int) -> ARLogits:
         """Logits [n, ...] of the next step of rows 0..n-1, after codes `previous` [n, N].
 
-        pointers, spent: [n], where the last frame stands in the text; for the aligned kind
+        visible: what `make_room` gave for this step
+        pointers, frames_in_token: [n], where the last frame stands in the text; for the aligned kind
         """
-        count, visible, model = len(previous), self.visible, self.stepper
+        count, model = len(previous), self.stepper
         slot = self.size[:count] + self.time[:count]
-        self.cache.select(slot, visible)
         mask = (self.slots[:visible] <= slot[:, None])[:, None, None]
-        place = None if pointers is None or spent is None else (pointers[:, None], spent[:, None])
+        place = None if pointers is None or frames_in_token is None else (pointers[:, None], frames_in_token[:, None])
         context = None if place is None else self.context[:count]
         x = model.embed(context, previous[:, None], *(place or (None, None)))
-        hidden = model.transformer(x, self.time[:count, None], mask, cache=self.cache)
+        slots = StepSlots(self.cache, slot, visible)
+        hidden = model.transformer(x, self.time[:count, None], mask, slots=slots)
         self.time[:count] += 1
         logits = model.logits(hidden, None if place is None else self.legal[:count], place and place[0])
         return ARLogits(logits.codes[:, 0], None if logits.advances is None else logits.advances[:, 0])

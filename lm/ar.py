@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from valle.lm.alignment import IGNORE, advance_targets, frame_pointers, legal_advances
-from valle.lm.config import LMConfig
+from valle.lm.config import ARConfig
 from valle.lm.prefix import PrefixEmbedding
 from valle.lm.transformer import Transformer, prefix_causal_mask
 
@@ -69,7 +69,9 @@ class Prompts:
 class ARModel(nn.Module):
     """The model; `steps` makes the inputs and targets of known speech, `forward` their logits."""
 
-    def __init__(self, config: LMConfig) -> None:
+    config_class = ARConfig
+
+    def __init__(self, config: ARConfig) -> None:
         super().__init__()
         self.config = config
         self.prefix = PrefixEmbedding(config)

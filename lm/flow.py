@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from valle.common.errors import UserError
 from valle.lm.alignment import frame_pointers
 from valle.lm.codebook_init import start_from_codec
-from valle.lm.config import LMConfig
+from valle.lm.config import FlowConfig
 from valle.lm.prefix import PrefixEmbedding
 from valle.lm.transformer import Transformer
 from valle.tokenizers.codecs.base import SpeechCodec
@@ -46,7 +46,9 @@ class FlowModel(nn.Module):
     points: Tensor
     voices: Tensor
 
-    def __init__(self, config: LMConfig) -> None:
+    config_class = FlowConfig
+
+    def __init__(self, config: FlowConfig) -> None:
         super().__init__()
         if config.n_q < 2:
             raise UserError("a codec with one quantizer needs no flow model: the AR predicts all of it")

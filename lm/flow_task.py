@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from valle.common.optim import OptimConfig
-from valle.lm.config import LMConfig
+from valle.lm.config import FlowConfig
 from valle.lm.flow import UNKNOWN, FlowModel
 from valle.lm.task import LMTask, StartConfig
 from valle.tokenizers.codecs.registry import load_codec
@@ -28,7 +28,7 @@ class FlowTask(LMTask):
 
     def __init__(
         self,
-        config: LMConfig,
+        config: FlowConfig,
         codec: str,
         optim: OptimConfig = OptimConfig(),
         max_prompt_frames: int = 250,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from valle.common.errors import UserError
 from valle.lm.alignment import frame_pointers
-from valle.lm.config import LMConfig
+from valle.lm.config import NARConfig
 from valle.lm.prefix import PrefixEmbedding
 from valle.lm.transformer import Transformer
 
@@ -20,7 +20,9 @@ from valle.lm.transformer import Transformer
 class NARModel(nn.Module):
     """The model of all stages; embeddings and output layers are shared as in VALL-E."""
 
-    def __init__(self, config: LMConfig) -> None:
+    config_class = NARConfig
+
+    def __init__(self, config: NARConfig) -> None:
         super().__init__()
         if config.n_q < 2:
             raise UserError("a codec with one quantizer needs no NAR model: the AR predicts all of it")

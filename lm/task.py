@@ -20,7 +20,7 @@ from valle.common.optim import BadSteps, OptimConfig, build_optimizer, build_sch
 from valle.lm.alignment import IGNORE, check_durations
 from valle.lm.ar import ARModel, Prompts
 from valle.lm.codebook_init import start_from_codec, start_voice_from_codec
-from valle.lm.config import LMConfig
+from valle.lm.config import ARConfig, LMConfig, NARConfig
 from valle.lm.nar import NARModel
 from valle.lm.weights import LanguageModel, LoRAConfig, add_lora, load_lm
 from valle.tokenizers.codecs.registry import load_codec
@@ -54,6 +54,10 @@ def accuracy(logits: Tensor, targets: Tensor, top: int) -> Tensor:
 
 ADVICE = "begin another run with a lower optim.lr, a higher optim.warmup_steps, or trainer.gradient_clip_val: 1.0"
 """When the gradient is never finite."""
+
+
+_CHANGE_NO_SHAPE = ("dropout", "ti_dropout", "reusable_prompt")
+"""Settings of a model that its weights do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,7 @@ class LMTask(L.LightningModule, ABC):
         model.transformer.recompute = start.recompute_activations
         if start.model is not None:
             source = load_lm(start.model, self.kind)
-            # These change no weight's shape.
-            free = {name: getattr(model.config, name) for name in ("dropout", "ti_dropout", "reusable_prompt")}
+            free = {name: value for name, value in vars(model.config).items() if name in _CHANGE_NO_SHAPE}
             if model.config != replace(source.config, **free):
                 raise UserError(
                     f"{start.model}/{self.kind}.safetensors has another shape than model.config says; "
@@ -185,7 +188,7 @@ class ARTask(LMTask):
 
     def __init__(
         self,
-        config: LMConfig,
+        config: ARConfig,
         optim: OptimConfig = OptimConfig(),
         advance_weight: float = 1.0,
         label_smoothing: float = 0.0,
@@ -252,7 +255,7 @@ class NARTask(LMTask):
 
     def __init__(
         self,
-        config: LMConfig,
+        config: NARConfig,
         optim: OptimConfig = OptimConfig(),
         max_prompt_frames: int = 150,
         label_smoothing: float = 0.0,

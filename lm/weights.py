@@ -16,12 +16,17 @@ from torch import nn
 from valle.common.errors import UserError
 from valle.common.hub import find_model
 from valle.lm.ar import ARModel
-from valle.lm.config import LMConfig
 from valle.lm.flow import FlowModel
 from valle.lm.nar import NARModel
 
 LanguageModel = ARModel | NARModel | FlowModel
 MODELS: dict[str, type[LanguageModel]] = {"ar": ARModel, "nar": NARModel, "flow": FlowModel}
+
+
+def build_lm(kind: str, config: dict[str, Any]) -> LanguageModel:
+    """A new model of `kind` "ar", "nar" or "flow"; `config` is what `to_dict` of its config gave."""
+    model_class: Any = MODELS[kind]
+    return model_class(model_class.config_class.from_dict(config))
 
 
 def save_lm(model: LanguageModel, folder: Path | str, kind: str, dtype: torch.dtype = torch.float16) -> Path:
@@ -50,7 +55,7 @@ def load_lm(folder: Path | str, kind: str) -> LanguageModel:
             metadata = file.metadata() or {}
             if metadata.get("kind") != kind:
                 raise UserError(f"{path}: holds a model of kind {metadata.get('kind')!r}, not {kind!r}")
-            model = MODELS[kind](LMConfig.from_dict(json.loads(metadata["config"])))
+            model = build_lm(kind, json.loads(metadata["config"]))
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); copy the model folder again") from error
@@ -67,7 +72,7 @@ def from_checkpoint(checkpoint: Mapping[str, Any]) -> LanguageModel:
     """The model of a training checkpoint (its averaged weights, if it was trained with `EMA`), in eval mode."""
     if "lm_config" not in checkpoint:
         raise UserError("this is no checkpoint of a language model")
-    model = MODELS[checkpoint["lm_kind"]](LMConfig.from_dict(checkpoint["lm_config"]))
+    model = build_lm(checkpoint["lm_kind"], checkpoint["lm_config"])
     weights = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
     if checkpoint.get("lm_lora") is not None:
         add_lora(model, LoRAConfig(**checkpoint["lm_lora"]))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from valle.data.batch import LMBatch
-from valle.lm import ARModel, LMConfig
+from valle.lm import ARConfig, ARModel, LMConfig
 
 BOUNDARIES = (2, 3)
 VOCAB, CODES, GROUPS = 12, 20, 2
@@ -33,7 +33,7 @@ def kind(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def make_config() -> Callable[..., LMConfig]:
-    def make(**changes: Any) -> LMConfig:
+    def make(config_class: type[LMConfig] = ARConfig, **changes: Any) -> LMConfig:
         values: dict[str, Any] = {
             "text_vocab_size": VOCAB,
             "codebook_size": CODES,
@@ -49,7 +49,7 @@ def make_config() -> Callable[..., LMConfig]:
             "dropout": 0.0,
             "ti_dropout": 0.0,
         }
-        return LMConfig(**(values | changes))
+        return config_class(**(values | changes))
 
     return make
 

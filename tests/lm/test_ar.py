@@ -7,7 +7,7 @@ import torch
 
 from valle.common.errors import UserError
 from valle.data.batch import LMBatch
-from valle.lm import ARModel, ARSteps, LMConfig
+from valle.lm import ARConfig, ARModel, ARSteps
 from valle.lm.alignment import IGNORE
 from valle.lm.ar import Prompts
 from valle.lm.task import cross_entropy
@@ -24,7 +24,7 @@ def logits_of(model: ARModel, batch: LMBatch) -> torch.Tensor:
     return codes if out.advances is None else torch.cat((codes, out.advances.nan_to_num(neginf=0.0)), dim=-1)
 
 
-def model_of(config: LMConfig) -> ARModel:
+def model_of(config: ARConfig) -> ARModel:
     """A model whose parts all matter: fresh weights are too small for a difference to show."""
     torch.manual_seed(0)
     model = ARModel(config).eval()
@@ -167,7 +167,9 @@ def test_config_goes_through_json_and_refuses_nonsense(make_config):
     import json
 
     config = make_config(aligned=True)
-    assert LMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert ARConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    of_an_earlier_version = config.to_dict() | {"code_dim": 8, "voice_dim": 32}
+    assert ARConfig.from_dict(of_an_earlier_version) == config
     shapes: tuple[dict[str, Any], ...] = ({"dim": 30}, {"layers": 0}, {"group_size": 0}, {"time_invariant_size": 0})
     for changes in (*shapes, {"dropout": 1.0}, {"boundary_ids": (99,)}):
         with pytest.raises(UserError, match="config"):
@@ -175,4 +177,4 @@ def test_config_goes_through_json_and_refuses_nonsense(make_config):
     with pytest.raises(UserError, match="group_size must be 1"):
         make_config(aligned=True, group_size=2)
     with pytest.raises(UserError, match="wings"):
-        LMConfig.from_dict(config.to_dict() | {"wings": 2})
+        ARConfig.from_dict(config.to_dict() | {"wings": 2})

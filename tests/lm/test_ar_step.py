@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from valle.lm import ARModel, LMConfig, NARModel, Request, Sampling, generate, refine
+from valle.lm import ARConfig, ARModel, NARConfig, NARModel, Request, Sampling, generate, refine
 from valle.lm.ar import Prompts
 from valle.lm.ar_step import ARStepper
 from valle.lm.task import cross_entropy
@@ -81,7 +81,7 @@ def test_cached_steps_equal_the_whole_pass(make_config, make_batch, kind):
 def test_a_batch_says_what_each_says_alone(make_config, requests, kind, sampling):
     torch.manual_seed(0)
     config = make_config(**kind)
-    ar, nar = shaken(ARModel(config)), shaken(NARModel(config))
+    ar, nar = shaken(ARModel(config)), shaken(NARModel(NARConfig.from_dict(config.to_dict())))
     together = generate(ar, requests, sampling)
     filled = refine(nar, requests, together, sampling)
     assert len({len(g.codes) for g in together}) > 1
@@ -151,7 +151,7 @@ def test_a_plain_model_respects_its_least_and_greatest_length(make_config, reque
 
 def test_a_trained_model_repeats_what_it_learned(make_config, make_batch, kind):
     torch.manual_seed(0)
-    config: LMConfig = make_config(**kind)
+    config: ARConfig = make_config(**kind)
     model, batch = ARModel(config), make_batch((9, 7, 11))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
     steps = model.steps(batch.phoneme_lengths, batch.codes[:, 0], batch.code_lengths, batch.durations)

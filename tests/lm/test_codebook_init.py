@@ -7,7 +7,7 @@ import torch
 
 from valle.common.errors import UserError
 from valle.lm.codebook_init import start_from_codec, start_voice_from_codec
-from valle.lm.config import LMConfig
+from valle.lm.config import ARConfig
 from valle.lm.prefix import PrefixEmbedding
 from valle.tokenizers.codecs.conv import HifiCodec
 from valle.tokenizers.codecs.spectral import SpectralCodec
@@ -44,7 +44,7 @@ def test_voices_lie_as_in_the_codec() -> None:
     codes = torch.randint(32, (3, 4))
     parts = torch.cat([vectors[g][codes[:, g]] for g in range(4)], -1)
     torch.testing.assert_close(parts, codec.time_invariant.quantizer.decode(codes))
-    config = LMConfig(text_vocab_size=9, codebook_size=64, n_time_invariant=4, time_invariant_size=32, dim=32, heads=2)
+    config = ARConfig(text_vocab_size=9, codebook_size=64, n_time_invariant=4, time_invariant_size=32, dim=32, heads=2)
     prefix = PrefixEmbedding(config)
     start_voice_from_codec(prefix.voice_tables, codec)
     every_code = torch.arange(32)[:, None].expand(-1, 4)

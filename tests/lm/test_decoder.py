@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from valle.common.errors import UserError
-from valle.lm import ARModel, Decoder, Generated, NARModel, Request, Sampling, generate, refine
+from valle.lm import ARModel, Decoder, Generated, NARConfig, NARModel, Request, Sampling, generate, refine
 from valle.lm.precision import Fp16Linear, Int8Linear, for_steps
 from valle.synthesis.ranking import find_fault, longest_loop
 
@@ -124,7 +124,7 @@ def test_fp16_weights_lose_next_to_nothing(model, requests) -> None:
 def test_completing_in_parts_keeps_what_is_known(make_config, requests) -> None:
     torch.manual_seed(0)
     config = make_config(aligned=True)
-    ar, nar = ARModel(config).eval(), NARModel(config).eval()
+    ar, nar = ARModel(config).eval(), NARModel(NARConfig.from_dict(config.to_dict())).eval()
     (said,) = generate(ar, requests[:1], RANDOM)
     first = Generated(said.codes[:6], _cut(said.durations, 6), "", 6)
     (known,) = refine(nar, requests[:1], [first], RANDOM)

@@ -5,7 +5,7 @@ import torch
 
 from valle.common.errors import UserError
 from valle.data.batch import LMBatch
-from valle.lm import FlowModel, Generated, Request, Sampling, refine
+from valle.lm import FlowConfig, FlowModel, Generated, Request, Sampling, refine
 from valle.lm.flow import UNKNOWN, flow_codes
 from valle.lm.flow_task import FlowTask
 from valle.tokenizers.codecs import build_codec, save_codec
@@ -33,7 +33,7 @@ def codec():
 @pytest.fixture
 def model(make_config, codec) -> FlowModel:
     torch.manual_seed(0)
-    model = FlowModel(make_config(code_dim=4, voice_dim=4)).eval()
+    model = FlowModel(make_config(FlowConfig, code_dim=4, voice_dim=4)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -145,7 +145,7 @@ def test_it_learns_what_the_codes_are_and_mends_wrong_ones(make_config, codec, t
     """In speech never seen. Only who is told the phonemes can know that a first code is wrong."""
     torch.manual_seed(0)
     save_codec(codec, tmp_path)
-    config = make_config(code_dim=4, voice_dim=4, dim=64, ff=128, aligned=aligned)
+    config = make_config(FlowConfig, code_dim=4, voice_dim=4, dim=64, ff=128, aligned=aligned)
     task = FlowTask(config, str(tmp_path), wrong_codes=0.6 if aligned else 0.0, max_prompt_frames=6)
     axes = torch.eye(12).view(3, 4, 12).repeat_interleave(5, dim=1)
     task.model.points.copy_(axes * torch.tensor([-1.5, -0.75, 0.75, 1.5, 2.25]).repeat(4)[:, None])
@@ -173,7 +173,7 @@ def test_it_learns_what_the_codes_are_and_mends_wrong_ones(make_config, codec, t
 def test_an_aligned_flow_reads_the_frames_it_makes(make_config, codec, make_batch):
     """What it is told of a stream's parts and of prompts adds up to the frames, whatever is known already."""
     torch.manual_seed(0)
-    flow = FlowModel(make_config(code_dim=4, voice_dim=4, aligned=True)).eval()
+    flow = FlowModel(make_config(FlowConfig, code_dim=4, voice_dim=4, aligned=True)).eval()
     flow.start_from_codec(codec)
     told = []
     flow.register_forward_pre_hook(lambda _, inputs: told.append((*inputs[8:10], inputs[5])))
@@ -209,8 +209,8 @@ def test_an_aligned_flow_reads_the_frames_it_makes(make_config, codec, make_batc
 
 def test_codecs_that_cannot_be_used_are_refused(make_config, codec):
     with pytest.raises(UserError, match="no flow"):
-        FlowModel(make_config(n_q=1))
+        FlowModel(make_config(FlowConfig, n_q=1))
     silent = build_codec("spectral", CODEC)
     silent.code_vectors = lambda: None  # type: ignore[method-assign]
     with pytest.raises(UserError, match="does not tell its code vectors"):
-        FlowModel(make_config()).start_from_codec(silent)
+        FlowModel(make_config(FlowConfig)).start_from_codec(silent)

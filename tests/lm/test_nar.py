@@ -5,7 +5,7 @@ import torch
 
 from valle.common.errors import UserError
 from valle.data.batch import LMBatch
-from valle.lm import NARModel
+from valle.lm import NARConfig, NARModel
 
 
 def model_of(config) -> NARModel:
@@ -24,7 +24,7 @@ def logits_of(model: NARModel, batch: LMBatch, stage: list[int], prompts: list[i
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_stage_sees_the_quantizers_before_it_and_the_whole_prompt(make_config, make_batch, stage):
-    model, prompt = model_of(make_config()), 4
+    model, prompt = model_of(make_config(NARConfig)), 4
     before = logits_of(model, make_batch((8,)), [stage], [prompt])
     for quantizer in range(3):
         for frame in (1, 6):
@@ -38,7 +38,7 @@ def test_a_stage_sees_the_quantizers_before_it_and_the_whole_prompt(make_config,
 
 
 def test_rows_may_be_at_different_stages(make_config, make_batch):
-    model, batch = model_of(make_config()), make_batch((8, 6))
+    model, batch = model_of(make_config(NARConfig)), make_batch((8, 6))
     mixed = logits_of(model, batch, [1, 2], [3, 0])
     torch.testing.assert_close(mixed[0], logits_of(model, batch, [1, 1], [3, 0])[0])
     torch.testing.assert_close(mixed[1], logits_of(model, batch, [2, 2], [3, 0])[1])
@@ -47,7 +47,7 @@ def test_rows_may_be_at_different_stages(make_config, make_batch):
 
 @pytest.mark.parametrize("aligned", [False, True])
 def test_padding_changes_nothing(make_config, make_batch, aligned):
-    model, batch = model_of(make_config(aligned=aligned)), make_batch((9, 4, 11))
+    model, batch = model_of(make_config(NARConfig, aligned=aligned)), make_batch((9, 4, 11))
     together = logits_of(model, batch, [1, 2, 1], [2, 0, 5])
     for row, (length, frames) in enumerate(
         zip(batch.phoneme_lengths.tolist(), batch.code_lengths.tolist(), strict=True)
@@ -66,7 +66,7 @@ def test_padding_changes_nothing(make_config, make_batch, aligned):
 
 
 def test_embedding_and_head_of_a_quantizer_are_one(make_config, make_batch):
-    model = model_of(make_config())
+    model = model_of(make_config(NARConfig))
     batch = make_batch((8,))
     logits = logits_of(model, batch, [2], [0])
     with torch.no_grad():
@@ -76,4 +76,4 @@ def test_embedding_and_head_of_a_quantizer_are_one(make_config, make_batch):
 
 def test_one_quantizer_needs_no_nar(make_config):
     with pytest.raises(UserError, match="no NAR"):
-        NARModel(make_config(n_q=1))
+        NARModel(make_config(NARConfig, n_q=1))

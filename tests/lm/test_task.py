@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from valle.common.errors import UserError
 from valle.common.optim import OptimConfig, lr_share
-from valle.lm import LMConfig
+from valle.lm import ARConfig, NARConfig
 from valle.lm.task import ARTask, LMTask, NARTask
 from valle.lm.weights import from_checkpoint, load_lm, save_lm
 from valle.training.callbacks import EMA
@@ -128,7 +128,7 @@ def test_average_follows_its_formula(make_config, make_batch, tmp_path: Path):
 
 
 def test_checkpoint_and_weights_file_rebuild_the_model(make_config, make_batch, tmp_path: Path):
-    task = NARTask(make_config(aligned=True), OPTIM)
+    task = NARTask(make_config(NARConfig, aligned=True), OPTIM)
     trainer = fit(task, [make_batch()], 3, callbacks=[EMA(0.5)])
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     model = from_checkpoint(torch.load(tmp_path / "last.ckpt", weights_only=True))
@@ -179,7 +179,7 @@ def test_training_stops_with_advice_when_nothing_is_finite(make_config, make_bat
 def test_validation_reports_every_stage(make_config, make_batch):
     trainer = trainer_of(1)
     metrics = trainer.validate(
-        NARTask(make_config(), OPTIM), DataLoader([make_batch()], batch_size=None), verbose=False
+        NARTask(make_config(NARConfig), OPTIM), DataLoader([make_batch()], batch_size=None), verbose=False
     )
     assert {"val/loss_2", "val/loss_3", "val/top10_2", "val/loss"} <= metrics[0].keys()
     mean = (metrics[0]["val/loss_2"] + metrics[0]["val/loss_3"]) / 2
@@ -196,7 +196,7 @@ def test_unaligned_data_for_an_aligned_model_is_refused(make_config, make_batch)
 
 def test_bf16_training_learns(make_config, make_batch):
     torch.manual_seed(0)
-    config: LMConfig = make_config(aligned=True)
+    config: ARConfig = make_config(aligned=True)
     trainer = fit(ARTask(config, OPTIM), [make_batch()], 80, precision="bf16-mixed")
     assert trainer.callback_metrics["train_loss"] < 0.6
 

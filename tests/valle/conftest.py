@@ -12,7 +12,7 @@ import torch
 
 import valle
 from valle.common.audio import load_audio
-from valle.lm import ARModel, LMConfig, NARModel, Sampling
+from valle.lm import ARConfig, ARModel, NARConfig, NARModel, Sampling
 from valle.synthesis.cloner import VoiceCloner
 from valle.synthesis.model import Bundle
 from valle.tokenizers.codecs import SpeechCodec, build_codec
@@ -53,8 +53,9 @@ def tiny_bundle(aligned: bool = True, codec: dict[str, Any] | None = None, **cha
         "heads": 2,
         "ff": 32,
     }
-    config = LMConfig(**(values | changes))
-    ar, nar = ARModel(config).eval(), NARModel(config).eval() if config.n_q > 1 else None
+    values |= changes
+    ar = ARModel(ARConfig(**values)).eval()
+    nar = NARModel(NARConfig.from_dict(values)).eval() if values["n_q"] > 1 else None
     # As they come, all weights are so small that the text and the past hardly matter.
     for weight in (ar.prefix.text.weight, ar.code.weight, ar.code_head.weight):
         torch.nn.init.normal_(weight)

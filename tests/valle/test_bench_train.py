@@ -12,14 +12,14 @@ import torch
 
 from valle.bench.training import data_wait, invented_batch, measure, step_work
 from valle.cli import main
-from valle.lm import ARModel, LMConfig, NARModel
+from valle.lm import ARConfig, ARModel, NARModel
 
 SIZES = {"text_vocab_size": 20, "codebook_size": 32, "n_q": 2, "dim": 32, "layers": 2, "heads": 2, "ff": 48}
 
 
 @pytest.mark.parametrize("kind", ["ar", "nar"])
 def test_the_work_of_a_step_is_that_of_its_matrix_products(kind: str) -> None:
-    config = LMConfig(**SIZES)
+    config = ARConfig(**SIZES)
     batch = invented_batch(config, 40.0, 50.0)
     assert batch.codes.shape == (4, 2, 500) and batch.phonemes.shape == (4, 150)
     layer = 32 * 3 * 32 + 32 * 32 + 32 * 2 * 48 + 48 * 32
@@ -30,14 +30,14 @@ def test_the_work_of_a_step_is_that_of_its_matrix_products(kind: str) -> None:
 
 
 def test_the_work_of_a_step_with_groups() -> None:
-    config = LMConfig(**SIZES, group_size=2)
+    config = ARConfig(**SIZES, group_size=2)
     batch = invented_batch(config, 40.0, 50.0)
     weights = 2 * (32 * 3 * 32 + 32 * 32 + 32 * 2 * 48 + 48 * 32) + 32 * 2 * 33 + 2 * 32 * 32
     assert step_work(ARModel(config), config, batch) == 4 * (6 * 400 * weights + 12 * 2 * 32 * 400**2)
 
 
 def test_measured_and_predicted() -> None:
-    speed = measure("ar", LMConfig(**SIZES, aligned=True, boundary_ids=(2,)), 3.0, 50.0, steps=1)
+    speed = measure("ar", ARConfig(**SIZES, aligned=True, boundary_ids=(2,)), 3.0, 50.0, steps=1)
     assert 0 < speed.mfu < 1 and speed.batch_seconds == pytest.approx(3.0)
     # Two layers keep at least their inputs, queries, keys, values and both halves of the feed-forward layer.
     assert speed.activation_bytes > 4 * 2 * 195 * (2 * 32 + 96 + 96)

@@ -15,7 +15,7 @@ from torch import nn
 
 from valle.bench.bandwidth import read_bandwidth, synchronize, timings
 from valle.bench.memory import peak_bytes
-from valle.lm import ARModel, Decoder, LMConfig, Request, Sampling
+from valle.lm import ARConfig, ARModel, Decoder, Request, Sampling
 from valle.lm.ar_step import BLOCK
 from valle.lm.precision import Fp16Linear, Int8Linear, for_steps
 
@@ -23,7 +23,7 @@ TOKENS_PER_SECOND = 13
 """Phonemes and word boundaries of English speech."""
 NO_CACHE_LENGTHS = 5
 """Lengths at which a pass without a cache is timed; what lies between is interpolated."""
-PAPER = LMConfig(
+PAPER = ARConfig(
     text_vocab_size=512,
     codebook_size=1024,
     n_q=8,
@@ -181,7 +181,7 @@ def _tokens(case: Case) -> int:
     return int((case.prompt_seconds + case.seconds) * TOKENS_PER_SECOND)
 
 
-def _request(config: LMConfig, case: Case, frame_rate: float, seed: int, text: int = 0) -> Request:
+def _request(config: ARConfig, case: Case, frame_rate: float, seed: int, text: int = 0) -> Request:
     """A random text with a random prompt; the same prompt for all texts of a seed."""
     drawn = torch.Generator().manual_seed(seed)
     prompt_tokens, frames = int(case.prompt_seconds * TOKENS_PER_SECOND), int(case.prompt_seconds * frame_rate)

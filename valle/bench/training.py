@@ -165,7 +165,7 @@ def invented_batch(config: LMConfig, batch_seconds: float, frame_rate: float) ->
 
 def step_work(model: nn.Module, config: LMConfig, batch: LMBatch) -> float:
     """Floating-point operations of forward and backward, without what is computed twice to save memory."""
-    steps = -(-batch.codes.shape[2] // (config.group_size if isinstance(model, ARModel) else 1))
+    steps = -(-batch.codes.shape[2] // (model.config.group_size if isinstance(model, ARModel) else 1))
     positions = steps + batch.phonemes.shape[1] + config.n_time_invariant
     weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
     if hasattr(model, "codes"):

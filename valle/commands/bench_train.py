@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     device = str(find_device(args.device))
     kind, settings, values = _read(args.config)
-    config, frame_rate = _model(values, args.tokens)
+    config, frame_rate = _model(kind, values, args.tokens)
     bf16 = str(settings.get("trainer", {}).get("precision", "")).startswith("bf16")
     full_seconds = float(settings.get("data", {}).get("max_seconds", 160.0))
     recompute = bool(settings.get("model", {}).get("start", {}).get("recompute_activations", False))
@@ -120,15 +120,15 @@ def _read(path: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return kind, settings, dict(settings.get("model", {}).get("config", {}))
 
 
-def _model(values: dict[str, Any], tokens: str | None) -> tuple[Any, float]:
+def _model(kind: str, values: dict[str, Any], tokens: str | None) -> tuple[Any, float]:
     from valle.data.token_header import TokenHeader
-    from valle.lm.config import LMConfig
+    from valle.lm.weights import MODELS
     from valle.training.run import FACTS
 
     if tokens is not None:
         header = TokenHeader.read(Path(tokens))
         facts = {name: fact(header) for name, fact in FACTS.items()}
-        return LMConfig(**{**values, **facts}), header.codec.frame_rate
+        return MODELS[kind].config_class(**{**values, **facts}), header.codec.frame_rate
     facts = {
         "text_vocab_size": 120,
         "codebook_size": 1024,
@@ -136,7 +136,7 @@ def _model(values: dict[str, Any], tokens: str | None) -> tuple[Any, float]:
         "n_time_invariant": 8,
         "time_invariant_size": 1024,
     }
-    return LMConfig(**{**values, **facts, "boundary_ids": (2, 3)}), 75.0
+    return MODELS[kind].config_class(**{**values, **facts, "boundary_ids": (2, 3)}), 75.0
 
 
 def _report(

@@ -233,7 +233,7 @@ def _load_lm(
 ) -> Model:
     model = load_lm(folder, kind)
     assert isinstance(model, model_class)
-    if model.config != LMConfig.from_dict(config):
+    if model.config != model.config_class.from_dict(config):
         raise UserError(f"{folder}/{kind}.safetensors is not the model that config.json describes; copy both again")
     return model.to(device)
 

@@ -33,6 +33,7 @@ from valle.common.hub import find_model
 from valle.data.lm_data import LMDataModule
 from valle.data.shards import TokenDataset
 from valle.data.token_header import TokenHeader
+from valle.lm.weights import MODELS
 from valle.synthesis.model import read_config
 from valle.tokenizers.codecs.registry import load_codec
 from valle.tokenizers.text import read_text_tokenizer, text_tokenizer_from_dict
@@ -345,7 +346,8 @@ def start_options(kind: str, model: str, facts: set[str]) -> list[str]:
     shape = read_config(folder)["model"].get(kind)
     if shape is None:
         raise UserError(f"--model {model} has no {kind} model")
-    settings = {name: value for name, value in shape.items() if name not in facts and value is not None}
+    config = MODELS[kind].config_class.from_dict(shape).to_dict()
+    settings = {name: value for name, value in config.items() if name not in facts}
     words = [f"--model.config.{name}={str(value).lower()}" for name, value in settings.items()]
     return [*words, f"--model.start.model={folder}"]
 

@@ -18,7 +18,7 @@ import valle
 from valle.cli import main
 from valle.common.errors import UserError
 from valle.common.hub import EMBEDDED
-from valle.lm import ARModel, FlowModel, save_lm
+from valle.lm import ARModel, FlowConfig, FlowModel, save_lm
 from valle.synthesis.cloner import VoiceCloner
 from valle.synthesis.model import Bundle, read_config
 from valle.synthesis.utterance import make_request
@@ -89,7 +89,7 @@ def test_one_quantizer_needs_no_nar(make_bundle: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize("aligned", [False, True])
 def test_a_flow_takes_the_place_of_the_nar(bundle: Bundle, tmp_path: Path, recordings: Path, aligned: bool) -> None:
     torch.manual_seed(0)
-    flow = FlowModel(replace(bundle.ar.config, aligned=aligned)).eval()
+    flow = FlowModel(FlowConfig.from_dict(bundle.ar.config.to_dict() | {"aligned": aligned})).eval()
     flow.start_from_codec(bundle.codec)
     with torch.no_grad():
         for parameter in flow.parameters():

@@ -242,7 +242,7 @@ def test_requests_leave_nothing_behind(cloner: VoiceCloner, voice: Voice) -> Non
     def tensors_after(requests: int) -> int:
         engine = cloner.engine(rows=2)
         for seed in range(requests):
-            utterance = engine.submit("Yes.", voice, seed)
+            utterance = engine.submit("Yes.", voice, seed=seed, candidates=1)
             while engine.busy:
                 engine.step()
             utterance.take_chunks()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from valle.common.errors import UserError
 from valle.tokenizers.codecs.base import SpeechCodec
@@ -16,6 +17,14 @@ from valle.tokenizers.codecs.base import SpeechCodec
 STD = 0.02
 RANDOM_SHARE = 0.25
 """Of the variance: the codec's points may span few dimensions, and codes must be able to move apart."""
+
+
+def principal_coordinates(vectors: Tensor, count: int) -> Tensor:
+    """`vectors` [n, K, D] of n tables in their first `count` principal coordinates [n, K, count]; zero beyond them."""
+    centred = vectors - vectors.mean(dim=1, keepdim=True)
+    axes, sizes, _ = torch.linalg.svd(centred.flatten(0, 1).T, full_matrices=False)
+    coordinates = (centred @ axes * (sizes > 1e-4 * sizes[0]))[..., :count]
+    return F.pad(coordinates, (0, count - coordinates.shape[2]))
 
 
 @torch.no_grad()

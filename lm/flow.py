@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from valle.common.errors import UserError
 from valle.lm.alignment import frame_pointers
-from valle.lm.codebook_init import start_from_codec
+from valle.lm.codebook_init import principal_coordinates, start_from_codec
 from valle.lm.config import FlowConfig
 from valle.lm.prefix import PrefixEmbedding
 from valle.lm.transformer import Transformer
@@ -86,7 +86,7 @@ class FlowModel(nn.Module):
             raise UserError(f"codec '{codec.spec.name}' does not tell its code vectors; a flow needs them")
         start_from_codec(self.first.weight[None, :-1], codec)
         self.first.weight.mul_(1 / self.first.weight.std())
-        self.points[:] = _principal(vectors, self.points.shape[2])
+        self.points[:] = principal_coordinates(vectors, self.points.shape[2])
         # Noise of variance 1 is to cover the fine coordinates, too, without making them as loud as the others.
         spread = self.points.var(dim=1).sum(dim=0)
         self.points /= spread.clamp_min(1e-8) ** 0.25
@@ -94,7 +94,7 @@ class FlowModel(nn.Module):
         voices = codec.time_invariant_vectors()
         if voices is not None:
             for table, codes in zip(self.voices, voices, strict=True):
-                table[:] = _principal(codes[None], config.voice_dim)[0]
+                table[:] = principal_coordinates(codes[None], config.voice_dim)[0]
             self.voices /= self.voices.std()
 
     def coordinates(self, codes: Tensor) -> Tensor:
@@ -164,14 +164,6 @@ class FlowModel(nn.Module):
         groups = [F.embedding(codes[:, g], table) for g, table in enumerate(self.voices)]
         voice = self.voice(torch.cat(groups, dim=-1))
         return voice if hide is None else torch.where(hide[:, None], self.no_voice, voice)
-
-
-def _principal(vectors: Tensor, count: int) -> Tensor:
-    """`vectors` [n, K, D] of n tables in their first `count` principal coordinates [n, K, count]; zero beyond them."""
-    centred = vectors - vectors.mean(dim=1, keepdim=True)
-    axes, sizes, _ = torch.linalg.svd(centred.flatten(0, 1).T, full_matrices=False)
-    coordinates = (centred @ axes * (sizes > 1e-4 * sizes[0]))[..., :count]
-    return F.pad(coordinates, (0, count - coordinates.shape[2]))
 
 
 @torch.inference_mode()

@@ -13,8 +13,7 @@ from valle.common.errors import UserError
 from valle.data.corpus import read_corpus
 from valle.data.engines import Espeak, available, engine
 from valle.data.prepare import prepare_folder
-from valle.data.speaker_change import SpeakerChange, change_speaker
-from valle.data.synthesize import invent_speakers, synthesize
+from valle.data.synthesize import SpeakerChange, change_speaker, invent_speakers, synthesize
 
 TEXT = "The birch canoe slid on the smooth planks."
 

@@ -10,10 +10,24 @@ from typing import Any, Self
 
 from valle.common.errors import UserError
 from valle.tokenizers.text.characters import MARKS, nearest_end
-from valle.tokenizers.text.english_phones import ENGLISH_PHONES
 from valle.tokenizers.text.normalise import normalise
 from valle.tokenizers.text.phonemes import WORD_BOUNDARY, phonemize, resolve_language
 from valle.tokenizers.text.tokenizer import PAD, UNK, NothingToSayError, TextTokenizer
+
+ENGLISH_PHONES = (
+    "aɪ", "aɪə", "aɪɚ", "aʊ", "b", "d", "dʒ", "eɪ", "f", "h", "i", "iə", "iː", "j", "k", "l", "m", "n", "n̩", "oʊ",
+    "p", "r", "s", "t", "tʃ", "uː", "v", "w", "x", "z", "æ", "ð", "ŋ", "ɐ", "ɑː", "ɑːɹ", "ɔ", "ɔɪ", "ɔː", "ɔːɹ",
+    "ə", "əl", "ɚ", "ɛ", "ɛɹ", "ɜː", "ɡ", "ɪ", "ɪɹ", "ɹ", "ɾ", "ʃ", "ʊ", "ʊɹ", "ʌ", "ʒ", "ʔ", "ˈaɪ", "ˈaɪə", "ˈaɪɚ",
+    "ˈaʊ", "ˈeɪ", "ˈiə", "ˈiː", "ˈoʊ", "ˈuː", "ˈæ", "ˈɑː", "ˈɑːɹ", "ˈɔ", "ˈɔɪ", "ˈɔː", "ˈɔːɹ", "ˈɛ", "ˈɛɹ", "ˈɜː",
+    "ˈɪ", "ˈɪɹ", "ˈʊ", "ˈʊɹ", "ˈʌ", "ˌaɪ", "ˌaʊ", "ˌeɪ", "ˌiə", "ˌiː", "ˌoʊ", "ˌuː", "ˌæ", "ˌɐ", "ˌɑː", "ˌɑːɹ",
+    "ˌɔ", "ˌɔɪ", "ˌɔː", "ˌɔːɹ", "ˌɛ", "ˌɛɹ", "ˌɜː", "ˌɪ", "ˌɪɹ", "ˌʊ", "ˌʊɹ", "ˌʌ", "θ", "ᵻ",
+)  # fmt: skip
+"""The phones of American English as espeak-ng writes them: the default vocabulary.
+
+All that `PhonemeTokenizer.train` finds in the 13,000 sentences of the LJ Speech texts. The order gives the token ids,
+so models depend on it: phones may be added at the end, never moved.
+"""
+
 
 _BOUNDARIES = (WORD_BOUNDARY, *MARKS)
 _STRESSES = "ˈˌ"

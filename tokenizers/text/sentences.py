@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from valle.tokenizers.text.abbreviations import (
+from valle.tokenizers.text.english_words import (
     BEFORE_NUMBERS,
     INSIDE_WORDS,
     LATIN,

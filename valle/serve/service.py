@@ -14,10 +14,9 @@ from torch import Tensor
 from valle.serve.auth import ApiKeys
 from valle.serve.errors import bad_request
 from valle.serve.limits import Limits
-from valle.serve.metrics import Metrics
 from valle.serve.postprocess import Finisher, Finishing
 from valle.serve.uploads import UploadDecoder
-from valle.serve.worker import Ticket, Worker
+from valle.serve.worker import Metrics, Ticket, Worker
 from valle.synthesis.cloner import VoiceCloner
 from valle.synthesis.options import SynthesisOptions
 from valle.synthesis.voice_store import VoiceStore

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from valle.common.errors import UserError
 from valle.serve.errors import ApiError, bad_request, busy
 from valle.serve.limits import Limits
-from valle.serve.metrics import Metrics
 from valle.synthesis.cloner import VoiceCloner
 from valle.synthesis.engine import Engine
 from valle.synthesis.options import SynthesisOptions
@@ -29,6 +29,32 @@ from valle.synthesis.prompt import PromptSource, Voice
 from valle.synthesis.result import Outcome
 from valle.synthesis.utterance import Utterance
 from valle.synthesis.voice_store import StoredVoice
+
+_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+
+
+class Metrics:
+    """Counters of one server."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self.responses = Counter("valle_http_responses", "HTTP responses", ["route", "status"], registry=self._registry)
+        self.utterances = Counter(
+            "valle_utterances", "Requests to speak that came to an end", ["outcome"], registry=self._registry
+        )
+        self.audio = Counter("valle_audio_seconds", "Speech made, seconds", registry=self._registry)
+        self.first_audio = Histogram(
+            "valle_first_audio_seconds", "From a request to its first audio", buckets=_SECONDS, registry=self._registry
+        )
+        self.waiting = Gauge("valle_waiting", "Requests that wait to be spoken", registry=self._registry)
+        self.speaking = Gauge("valle_speaking", "Requests that are being spoken", registry=self._registry)
+        self.connections = Gauge("valle_websockets", "Open WebSocket connections", registry=self._registry)
+
+    def text(self) -> bytes:
+        """In Prometheus' text format."""
+        return generate_latest(self._registry)
+
 
 CACHED_VOICES = 256
 """Voices kept ready in memory, some 10 kB each."""

@@ -103,7 +103,7 @@ def test_a_flow_takes_the_place_of_the_nar(bundle: Bundle, tmp_path: Path, recor
     assert speech.codes.shape[0] == bundle.codec.spec.n_q
     assert torch.equal(cloner.clone("Hello there.", prompt).codes, speech.codes)
     voice = cloner.make_voice(prompt)
-    request = make_request(torch.tensor([4, 5]), voice, bundle.text, seed=0, piece=0, take=0)
+    request = make_request(torch.tensor([4, 5]), voice, bundle.text, seed=0, piece=0, candidate=0)
     assert request.voice_codes is not None and torch.equal(request.voice_codes, voice.codes[:, :250])
 
 

@@ -111,8 +111,8 @@ MOVED = {"valle.lm.ema.": "valle.training.callbacks.", "valle.codec_samples.": "
 class TrainCLI(LightningCLI):
     """LightningCLI with a run folder. Options that the training data decide are taken from there."""
 
-    def __init__(self, kind: str, args: Sequence[str]) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, args: Sequence[str], start: dict[str, Any]) -> None:
+        self.kind, self.start = kind, start
         task, data = (_load(path) for path in JOBS[kind])
         super().__init__(
             task,
@@ -131,6 +131,7 @@ class TrainCLI(LightningCLI):
         if self.kind != "codec":
             for name, fact in FACTS.items():
                 parser.link_arguments("data.header", f"model.config.{name}", fact, apply_on="instantiate")
+        parser.set_defaults(self.start)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # The base class compares `args` with sys.argv, which belongs to `valle`, and warns.
@@ -187,13 +188,13 @@ class TrainCLI(LightningCLI):
         return super().instantiate_trainer(default_root_dir=str(folder), **options)
 
 
-def build(kind: str, args: Sequence[str]) -> TrainCLI:
-    """Task, data and trainer from command-line arguments; nothing is trained.
+def build(kind: str, args: Sequence[str], start: dict[str, Any] | None = None) -> TrainCLI:
+    """Task, data and trainer from command-line arguments, and from `start` what they do not say; nothing is trained.
 
     Raises `UserError` for a key or a value that does not fit, naming it.
     """
     try:
-        return TrainCLI(kind, args)
+        return TrainCLI(kind, args, start or {})
     except (jsonargparse.ArgumentError, MisconfigurationException) as error:
         raise UserError(f"train {kind}: {_one_line(str(error))}") from error
 
@@ -207,9 +208,7 @@ def train(kind: str, args: Sequence[str], model: str | None = None) -> None:
     tune_memory()
     torch.set_flush_denormal(True)
     _silence_libraries()
-    if model is not None:
-        args = [*start_options(kind, model, set(FACTS)), *args]
-    cli = build(kind, args)
+    cli = build(kind, args, None if model is None else start_settings(kind, model))
     if kind in ("ar", "nar"):
         _check_readable(cli.datamodule)
     if model is not None:
@@ -337,19 +336,15 @@ ENOUGH_SECONDS = 300.0
 """Of speech to finetune on; the documentation advises twice as much."""
 
 
-def start_options(kind: str, model: str, facts: set[str]) -> list[str]:
-    """The options of `valle train` that start from `model` (folder, Hub id or "embedded") and take its shape.
-
-    `facts` are the settings that the training data decide.
-    """
+def start_settings(kind: str, model: str) -> dict[str, Any]:
+    """The settings of a job that starts from `model` (folder, Hub id or "embedded") and takes its shape."""
     folder = find_model(model)
     shape = read_config(folder)["model"].get(kind)
     if shape is None:
         raise UserError(f"--model {model} has no {kind} model")
     config = MODELS[kind].config_class.from_dict(shape).to_dict()
-    settings = {name: value for name, value in config.items() if name not in facts}
-    words = [f"--model.config.{name}={str(value).lower()}" for name, value in settings.items()]
-    return [*words, f"--model.start.model={folder}"]
+    shape = {f"model.config.{name}": value for name, value in config.items() if name not in FACTS}
+    return {**shape, "model.start.model": str(folder)}
 
 
 def parts_beside(kind: str, model: str) -> list[str]:

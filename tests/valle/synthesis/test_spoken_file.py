@@ -114,7 +114,7 @@ def test_faulty_pieces_alone_are_spoken_again(cloner: VoiceCloner, recordings: P
     assert torch.equal(after.pieces[0].codes, first.codes)
     assert torch.equal(after.pieces[2].codes, third.codes)
     # So that a third round says something else again.
-    assert after.pieces[1].takes > second.takes
+    assert after.pieces[1].candidates > second.candidates
     assert after.pieces[1].fault == ""
     assert after.pieces[1].codes.shape != second.codes.shape or (after.pieces[1].codes != second.codes).any()
 

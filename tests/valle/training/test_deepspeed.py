@@ -29,7 +29,7 @@ from valle.training.run import train
 
 pytest.importorskip("deepspeed")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = Path(valle.__file__).parent / "configs" / "ar" / "tiny.yaml"
 STEPS = 4
 TOLERANCE = 1e-5

@@ -25,10 +25,11 @@ from valle.data.shards import TokenizedUtterance, shard_path, write_shard
 from valle.data.token_header import TokenHeader
 from valle.tokenizers.codecs import save_codec
 from valle.tokenizers.text import PhonemeTokenizer
+from valle.training.callbacks import EMA
 from valle.training.checkpoints import load_checkpoint, newest_whole
 from valle.training.run import JOBS, build, train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONFIGS = Path(valle.__file__).parent / "configs"
 YAMLS = sorted(path.relative_to(CONFIGS) for kind in JOBS for path in (CONFIGS / kind).rglob("*.yaml"))
 OVERLAYS = sorted(path.relative_to(CONFIGS) for path in (CONFIGS / "scale").glob("*.yaml"))
@@ -98,6 +99,18 @@ def test_every_frame_of_a_group_starts_from_the_codebook(tokens: Path, codec_dir
     near = torch.pdist(model.code.weight[:16])
     for head in model.code_head.weight.unflatten(0, (2, 17)):
         assert torch.corrcoef(torch.stack((near, torch.pdist(head[:16]))))[0, 1] > 0.3
+
+
+@pytest.mark.parametrize("how", ["file", "option"])
+def test_a_class_is_found_by_the_name_it_had_before(how: str, tokens: Path, tmp_path: Path) -> None:
+    """As in the configuration that an earlier run has logged."""
+    written = (CONFIGS / "ar" / "tiny.yaml").read_text(encoding="utf-8")
+    path, more = tmp_path / "config.yaml", []
+    path.write_text(written.replace("valle.training.callbacks.EMA", "valle.lm.ema.EMA"))
+    if how == "option":
+        path, more = CONFIGS / "ar" / "tiny.yaml", ["--trainer.callbacks=[{class_path: valle.lm.ema.EMA}]"]
+    cli = build("ar", ["--config", str(path), *options("ar", tmp_path, tokens), *more])
+    assert sum(isinstance(callback, EMA) for callback in cli.trainer.callbacks) == 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valle.common.audio import AUDIO_SUFFIXES
 from valle.common.errors import UserError
 from valle.common.files import check_folder, check_writable
 from valle.synthesis.batch import read_jobs
@@ -63,8 +62,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--loudness", type=_loudness, metavar="LUFS", help="of the speech, -40 to -10 (default: that of the prompt)")
     add("--strict", action="store_true", help="exit code 3 where a sentence is faulty")
     add("--retry-faulty", action="store_true", help="speak only the faulty sentences of --out again")
-    add("--retries", type=int, default=2, metavar="N", help="more candidates for what went wrong (default: 2)")
-    add("--n-best", type=int, metavar="N", help="keep the best of N candidates (default: 4; with --stream 1)")
+    add("--retries", type=int, default=2, metavar="N", help="more tries of what went wrong (default: 2)")
+    add("--n-best", type=int, metavar="N", help="keep the best of N (default: 4; with --stream 1)")
     judges = ("own", "cer", "sim", "both")
     add("--best-by", choices=judges, default="own", metavar="BY", help="own (default); cer, sim, both (extra 'eval')")
     add("--model", metavar="M", help="folder or Hugging Face Hub id (default: embedded)")
@@ -92,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     text = _text(args)
     make_voice = _voice(args)
     if args.out is not None:
+        from valle.common.audio import AUDIO_SUFFIXES
+
         check_writable(args.out, AUDIO_SUFFIXES)
     if args.plot is not None:
         check_writable(args.plot, (".png",))

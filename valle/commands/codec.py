@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from valle.common.audio import AUDIO_SUFFIXES
 from valle.common.errors import UserError
 from valle.common.files import check_writable
 
@@ -52,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     """Do what the verb says."""
     if args.verb == "calibrate":
         return _calibrate(args)
+    from valle.common.audio import AUDIO_SUFFIXES
+
     check_writable(args.target, () if args.verb == "encode" else AUDIO_SUFFIXES)
 
     import torch

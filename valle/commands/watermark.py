@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 
-from valle.common.audio import AUDIO_SUFFIXES
 from valle.common.errors import UserError
 from valle.common.files import check_writable
 
@@ -54,7 +53,7 @@ def _detect(args: argparse.Namespace) -> int:
 def _embed(args: argparse.Namespace) -> int:
     import torch
 
-    from valle.common.audio import load_audio, save_audio
+    from valle.common.audio import AUDIO_SUFFIXES, load_audio, save_audio
     from valle.serve.watermark import embed
 
     check_writable(args.out, AUDIO_SUFFIXES)

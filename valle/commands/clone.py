@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from valle.common.errors import UserError
 from valle.common.files import check_folder, check_writable
-from valle.synthesis.batch import read_jobs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,10 +212,10 @@ def _run_jobs(args: argparse.Namespace) -> int:
         raise UserError("--stream does not go with --jobs, which writes files")
     if args.out_dir is None:
         raise UserError("--jobs needs --out-dir DIR to know where to write")
+    from valle.synthesis.batch import read_jobs, speak_jobs
+
     jobs = read_jobs(args.jobs)
     folder = check_folder(args.out_dir)
-    from valle.synthesis.batch import speak_jobs
-
     cloner, options = _load(args)
     failed = faulty = 0
     with progress_bar("jobs") as progress:

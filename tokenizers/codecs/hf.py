@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from valle.common.errors import UserError
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec, SpeechCodes, frame_mask
-from valle.tokenizers.errors import UserError
 
 SHORTEST = 0.5
 """Seconds that a model is given at least, silence behind: many fail on less than their windows."""

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from valle.cli import main
+from valle.common.errors import UserError
 from valle.tokenizers.codecs import load_codec
 from valle.tokenizers.codecs.hf import HuggingFaceCodec
-from valle.tokenizers.errors import UserError
 
 transformers = pytest.importorskip("transformers")
 

@@ -184,6 +184,7 @@ class ARTask(LMTask):
     """Trains an `ARModel`."""
 
     model: ARModel
+    config: ARConfig
     kind = "ar"
 
     def __init__(

@@ -13,7 +13,7 @@ Shapes: B utterances, L text tokens, T frames.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ from valle.lm.task import ARTask, LMTask, NARTask, StartConfig
 UTTERANCE_SECONDS = 10.0
 TEXT_TOKENS_PER_SECOND = 15.0
 """Phonemes and boundaries of read English."""
-TASKS: dict[str, type[ARTask] | type[NARTask]] = {"ar": ARTask, "nar": NARTask}
+TASKS: dict[str, Callable[..., LMTask]] = {"ar": ARTask, "nar": NARTask}
 BYTES_PER_WEIGHT = {0: (16.0, 0.0), 1: (4.0, 12.0), 2: (2.0, 14.0), 3: (0.0, 16.0)}
 """By ZeRO stage: on each GPU, and split between all. Stage 0 is one GPU, or DDP."""
 

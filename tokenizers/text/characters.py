@@ -1,4 +1,4 @@
-"""Unicode to the few characters that the text rules and espeak-ng know.
+"""Markup and Unicode to the few characters that the text rules and espeak-ng know.
 
 What comes out holds letters with their marks, ASCII digits, single spaces, the punctuation `, . ? ! ; : … —`,
 apostrophe, hyphen, straight quotes, brackets and the symbols that some rule can say. All else is gone.
@@ -6,6 +6,7 @@ apostrophe, hyphen, straight quotes, brackets and the symbols that some rule can
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 
@@ -38,11 +39,12 @@ _BEFORE_NFKC = str.maketrans(
         **dict.fromkeys("•‣◦▪●", ", "),
         "№": "No. ",
         "⋯": "…",
-        **{superscript: f"^{digit}" for digit, superscript in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
     }
 )
+_SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _MIXED_FRACTION = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
-_EN_DASH = re.compile(r"(?<=[\d%CF])\s?[–‒]\s?(?=[\d$£€¥₹])")
+_EN_DASH = re.compile(r"(\d[a-zA-Z.%°]{0,4})\s?[–‒]\s?(?=[\d$£€¥₹])")
 _DASHES = re.compile(r"[–‒]|--+|(?<=\s)-(?=\s)")
 _DOTS = re.compile(r"\.\.+(?:\s*…)*|(?:\.\s){2,}\.|…[….]+")
 # Zero-width (non-)joiners spell in Arabic and Indic scripts; elsewhere they are invisible rubbish.
@@ -51,13 +53,51 @@ _STRAY_MARKS = re.compile(r"(?<![^\W\d_])[\u0300-\u036f\u20d0-\u20ff]+")
 _ARITHMETIC = re.compile(r"(?<=\d)\s-\s(?=\d)")
 
 
+# Tags of HTML and SSML that also stand without attributes; "<name>" may be a word of the text.
+_PAUSING_TAGS = (
+    "p|div|h[1-6]|ul|ol|li|table|tr|hr|blockquote|pre|section|article|header|footer|title|speak|s|voice|dl|dt|dd|body"
+)
+_COMMA_TAGS = "br|td|th|break"
+_SILENT_TAGS = (
+    "a|abbr|aside|audio|b|big|center|cite|code|del|em|emphasis|font|head|html|i|img|ins|kbd|label|lang|main|mark|nav|"
+    "nobr|phoneme|prosody|q|say-as|samp|small|span|strike|strong|sub|sup|tbody|thead|token|tt|u|var|w"
+)
+_ATTRIBUTES = r"(?:\s+[\w:-]+\s?=\s?(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))"
+_MARKUP: list[tuple[str, str]] = [
+    (r"<!--.*?-->|<[!?][a-zA-Z][^<>]*>|<(script|style)\b[^<>]*>[^<]*</\1>", ""),
+    (r"<sub\s+alias\s?=\s?\"([^\"<>]*)\"\s*>[^<]*</sub>", r"\1"),  # SSML: how it is read
+    (r"<sup>(-?\d+)</sup>", r"^\1"),
+    (rf"</?(?i:{_COMMA_TAGS}){_ATTRIBUTES}*\s*/?>", ", "),
+    (rf"</?(?i:{_PAUSING_TAGS}){_ATTRIBUTES}*\s*/?>", ". "),
+    (
+        rf"</?(?i:{_SILENT_TAGS}){_ATTRIBUTES}*\s*/?>|</[a-zA-Z][\w:-]*>|<[a-zA-Z][\w:-]*(?:{_ATTRIBUTES}+\s*/?|\s*/)>",
+        "",
+    ),
+    # Markdown: pictures and links, headings, quotations, fences of code
+    (r"!?\[([^\[\]]*)\]\((?:[^()\s]|\([^()\s]*\))+(?:\s\"[^\"]*\")?\)", r"\1"),
+    (r"(?m)^\s{0,3}#{1,6}\s+(\S.*?)\s*#*$", r"\1."),
+    (r"(?m)^\s{0,3}(?:>\s?)+(?=\S)|^\s{0,3}```\w*$", ""),
+    (r"<3(?!\d)", " love "),
+]
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]\w{1,30});")
+
+
+def without_markup(text: str) -> str:
+    """The text that HTML, SSML or Markdown shows: tags become nothing or a pause, entities their characters."""
+    for pattern, shown in _MARKUP:
+        text = re.sub(pattern, shown, text)
+    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+
+
 def clean(text: str) -> str:
-    """`text` in NFKC and in the characters of this module; spaces are single, none at the ends."""
+    """What `text` shows, in NFKC and in the characters of this module; spaces are single, none at the ends."""
+    text = without_markup(text)
+    text = _SUPERSCRIPT.sub(lambda run: "^" + run[0].translate(_SUPERSCRIPTS), text)
     text = _nfkc(_MIXED_FRACTION.sub(" ", text).translate(_BEFORE_NFKC)).replace("⁄", "/")
     text = _JOINERS.sub("", text)
     text = "".join(map(_keep, text))
     text = _STRAY_MARKS.sub("", text)
-    text = _EN_DASH.sub("-", text)
+    text = _EN_DASH.sub(r"\1-", text)
     # A hyphen between spaced numbers is a sign that the number rules must see, not a dash.
     text = _ARITHMETIC.sub("\ue000", text)
     text = _DASHES.sub(" — ", text).replace("\ue000", " - ")
@@ -79,7 +119,7 @@ def tidy(text: str) -> str:
 
 def final_mark(text: str) -> str:
     """The mark that `text`, as it is written, ends in; "" where there is none."""
-    mark = tidy(clean("a" + text[-_END_CHARACTERS:]))[-1:]
+    mark = tidy(clean("a" + without_markup(text)[-_END_CHARACTERS:]))[-1:]
     return mark if mark in MARKS else ""
 
 

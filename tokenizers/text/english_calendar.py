@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from valle.tokenizers.text.english_numbers import cardinal, ordinal, plural, year
+from valle.tokenizers.text.english_words import WEEKDAYS
 
 MONTHS = [
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -28,12 +29,29 @@ _NUMERIC = re.compile(r"(?<![\d/.-])(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2}(?!\d
 _ABBREVIATED_MONTH = re.compile(
     rf"\b({'|'.join(_ABBREVIATED)})\.(?=\s\d|,|\s*$)|\b({'|'.join(_ABBREVIATED)})(?=\s\d{{4}}\b)"
 )
-_DECADE = re.compile(r"(?<![\w.,])'?(\d|\d{3})0'?s\b")
+_DECADE = re.compile(
+    r"(?<![\w.,])'?(\d{3})0'?s\b|(?<![\w.,])(?:'|(?:(?<=[Tt]he\s)|(?<=[Mm]id[\s-])|(?<=\b(?:her|his|our)\s)"
+    r"|(?<=\b(?:in|my)\s)|(?<=\b(?:late|your)\s)|(?<=\b(?:their|early)\s)))(\d)0'?s\b"
+)
+# Years before 1100 look like any other number: known by the word before, and by what they do not count.
+_EARLY_YEAR = re.compile(
+    r"\b((?i:in|since|of|from|until|till|to|before|after|around|circa|year|during|about)\s|10\d\d-)(10[1-9]\d)\b"
+    r"(?![,.:]?\d|['%]|\s?[-–]?\s?(?:people|men|women|children|million|percent|[a-z]{0,12}[^aiu\W]s\b))"
+)
+_SEASON = re.compile(r"(?<![\d/.,])((?:19|20)\d\d)/(\d\d)(?![/\d])")
+_NAMES = {**WEEKDAYS, **{day: day for day in WEEKDAYS.values()}, **_MONTH_NAMES}
+_NAME = "|".join(sorted(_NAMES, key=len, reverse=True))
+_NAME_RANGE = re.compile(rf"\b({_NAME})\.?\s?[-—]\s?({_NAME})\b(?!-)\.?")
 _ERA = re.compile(r"(?<=\d)\s?(AD|BC|BCE|CE)\b|\b(AD)(?=\s\d)")
 _TIME = re.compile(
     r"\b([01]?\d|2[0-4])[:.]([0-5]\d)(?::([0-5]\d))?\s?([AaPp])[-.]?[Mm]\b\.?"
     r"|\b([01]?\d|2[0-4]):([0-5]\d)(?::([0-5]\d))?\b(?![:.]\d)(\s?o'clock)?"
     r"|\b(1[0-2]|0?[1-9])\s?([AaPp])[-.]?[Mm]\b"
+)
+_CLOCK = r"(?:1\d|2[0-4]|0?\d)(?::[0-5]\d)?"
+_HALF = r"\s?[AaPp][-.]?[Mm]\b\.?"
+_TIME_RANGE = re.compile(
+    rf"\b({_CLOCK}(?:{_HALF})?)\s?[-—]\s?(?={_CLOCK}{_HALF})|(?<=\d)(:[0-5]\d)\s?-\s?(?={_CLOCK}(?![\d-]))"
 )
 
 
@@ -67,7 +85,10 @@ def speak_dates(text: str, british: bool) -> str:
     text = _NUMERIC.sub(numeric, text)
     text = _DAY_MONTH.sub(day_month, _MONTH_DAY.sub(month_day, text))
     text = _ABBREVIATED_MONTH.sub(lambda m: _ABBREVIATED[m[1] or m[2]], text)
+    text = _NAME_RANGE.sub(lambda m: f"{_NAMES[m[1]]} to {_NAMES[m[2]]}", text)
     text = _DECADE.sub(_decade, text)
+    text = _SEASON.sub(lambda m: f"{_year(m[1])} {_two_digit_year(m[2])}", text)
+    text = _EARLY_YEAR.sub(lambda m: (f"{_year(m[1][:4])} to " if m[1][-1] == "-" else m[1]) + _year(m[2]), text)
     return _ERA.sub(lambda m: f" {'-'.join(m[1])}" if m[1] else "A-D", text)
 
 
@@ -90,7 +111,7 @@ def _two_digit_year(digits: str) -> str:
 
 
 def _decade(match: re.Match[str]) -> str:
-    digits = match[1] + "0"
+    digits = (match[1] or match[2]) + "0"
     return plural(_year(digits) if len(digits) == 4 else cardinal(digits))
 
 
@@ -113,4 +134,4 @@ def speak_times(text: str) -> str:
             spoken += f" and {cardinal(_plain(second))} second{'s' * (_plain(second) != '1')}"
         return spoken + (f" {half.upper()}-M" if half else "")
 
-    return _TIME.sub(time, text)
+    return _TIME.sub(time, _TIME_RANGE.sub(lambda m: f"{m[1] or m[2]} to ", text))

@@ -76,10 +76,10 @@ def plural(words: str) -> str:
 
 
 def roman_value(numeral: str) -> int | None:
-    """The value of a Roman numeral: "XIV" -> 14; None for what is no well-formed Roman numeral of I, V and X."""
-    if not re.fullmatch(r"X{0,3}(IX|IV|V?I{0,3})", numeral) or not numeral:
+    """The value of a Roman numeral: "XIV" -> 14; None for what is no well-formed Roman numeral."""
+    if not re.fullmatch(r"M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})", numeral) or not numeral:
         return None
-    values = [{"I": 1, "V": 5, "X": 10}[letter] for letter in numeral]
+    values = [{"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}[letter] for letter in numeral]
     return sum(-value if value < max(values[i:]) else value for i, value in enumerate(values))
 
 

@@ -6,7 +6,13 @@ import re
 
 from valle.tokenizers.text.characters import clean, tidy
 from valle.tokenizers.text.english_calendar import speak_dates, speak_times
-from valle.tokenizers.text.english_quantities import speak_measures, speak_money, speak_plain_numbers, speak_ranges
+from valle.tokenizers.text.english_quantities import (
+    join_groups,
+    speak_measures,
+    speak_money,
+    speak_plain_numbers,
+    speak_ranges,
+)
 from valle.tokenizers.text.english_symbols import (
     speak_addresses,
     speak_symbols,
@@ -58,9 +64,9 @@ def speak_english(text: str, british: bool) -> str:
     text = speak_abbreviations(text)
     text = speak_roman_numerals(text, british)
     text = speak_dates(text, british)
+    text = join_groups(speak_telephone_numbers(text))
     text = lower_capitals(text, whole=in_capitals)
     # From the longest pattern of digits to the bare number.
-    text = speak_telephone_numbers(text)
     text = speak_times(text)
     text = speak_money(text, british)
     text = speak_ranges(text)

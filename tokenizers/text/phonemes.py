@@ -23,11 +23,44 @@ _logger = logging.getLogger(__name__)
 _ALIASES = {"en": "en-us", "fr": "fr-fr", "zh": "cmn", "no": "nb", "nn": "nb", "jp": "ja", "pt-pt": "pt"}
 _CLAUSE_END = re.compile(rf"\s*([{MARKS}]+)(?:\s+|$)|\s+(—)")
 _SWITCH = re.compile(r"\([^()]*\)")
-# espeak-ng reads each of these as the two words "Chinese letter" in languages not written in them.
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
-_READS_HAN = frozenset({"cmn", "yue", "hak"})
-# A letter, not the article; but where a clause starts with it, it may be either.
-_LETTER_A = re.compile(r"(?<=\w )A\b(?![-'])")
+# espeak-ng names each letter of these ("Chinese letter") in languages not written in them.
+_SCRIPTS: list[tuple[str, frozenset[str]]] = [
+    (r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff", frozenset({"cmn", "yue", "hak"})),
+    (r"\u3040-\u30ff\u31f0-\u31ff", frozenset({"ja"})),
+    (r"\u1100-\u11ff\u3130-\u318f\uac00-\ud7af", frozenset({"ko"})),
+    (r"\u0370-\u03ff\u1f00-\u1fff", frozenset({"el", "grc"})),
+    (
+        r"\u0400-\u052f",
+        frozenset(
+            {
+                "ru",
+                "be",
+                "bg",
+                "mk",
+                "sr",
+                "uk",
+                "kk",
+                "ky",
+                "tt",
+                "ba",
+                "cv",
+                "ru-lv",
+                "ru-cl",
+                "uz",
+                "tk",
+                "bs",
+                "hr",
+                "mn",
+            }
+        ),
+    ),
+    (r"\u0590-\u05ff", frozenset({"he"})),
+    (r"\u0600-\u06ff\u0750-\u077f\u08a0-\u08ff", frozenset({"ar", "fa", "fa-latn", "ur", "sd", "ug", "ku"})),
+    (r"\u0900-\u097f", frozenset({"hi", "mr", "ne", "kok"})),
+    (r"\u0e00-\u0e7f", frozenset({"th"})),
+]
+# A letter, not the article; but where a clause starts with it, it may be either. "D-N-A" ends in one.
+_LETTER_A = re.compile(r"(?:(?<=\w )|(?<=\b[A-Z]-))A\b(?![-'])")
 _CACHE_SIZE = 4096
 
 
@@ -93,9 +126,10 @@ def _clauses(text: str) -> list[tuple[str, str]]:
 @lru_cache(_CACHE_SIZE)
 def _words(clause: str, language: str) -> tuple[tuple[str, ...], ...]:
     """The phones of each word of a clause as espeak-ng divides it ("of the" is one word to it)."""
-    if language not in _READS_HAN and _HAN.search(clause):
-        _logger.warning("cannot read '%s' in language '%s': left out", "".join(_HAN.findall(clause)), language)
-        clause = _HAN.sub(" ", clause)
+    unread = _unread(language)
+    if left_out := unread.findall(clause):
+        _logger.warning("cannot read '%s' in language '%s': left out", " ".join(left_out), language)
+        clause = unread.sub(" ", clause)
     if language.startswith("en"):
         clause = _LETTER_A.sub("eh", clause)
     if not any(character.isalnum() for character in clause):
@@ -107,6 +141,12 @@ def _words(clause: str, language: str) -> tuple[tuple[str, ...], ...]:
     spoken = _SWITCH.sub("", spoken).replace("-", "").replace("\n", " ")
     words = (tuple(phone for phone in word.split("_") if phone) for word in spoken.split())
     return tuple(word for word in words if word)
+
+
+@cache
+def _unread(language: str) -> re.Pattern[str]:
+    """Words in the scripts that `language` is not written in."""
+    return re.compile(f"[{''.join(letters for letters, readers in _SCRIPTS if language not in readers)}]+")
 
 
 @cache

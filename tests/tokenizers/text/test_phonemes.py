@@ -27,6 +27,7 @@ def _spoken(text: str, language: str = "en-us") -> str:
         ("(Hi): you; me!", " |h|ˈaɪ|:|j|uː|;|m|ˈiː|!"),
         ("...well", " |w|ˈɛ|l| "),
         ("At 3 a.m. in the U.S.", " |æ|t| |θ|ɹ|ˈiː| |ˈeɪ|ˈɛ|m| |ɪ|n|ð|ə| |j|ˈuː|ˈɛ|s|."),
+        ("D.N.A. tests", " |d|ˈiː|ˈɛ|n|ˈeɪ| |t|ˈɛ|s|t|s| "),
         ("Mr. A. Lee is in a room", " |m|ˈɪ|s|t|ɚ|ɹ| |ˈeɪ| |l|ˈiː| |ɪ|z| |ɪ|n| |ɐ| |ɹ|ˈuː|m| "),
     ],
 )  # fmt: skip
@@ -55,10 +56,27 @@ def test_nothing_to_say(text: str) -> None:
     assert phonemize(text) == []
 
 
-def test_characters_that_espeak_cannot_read_are_named(caplog: pytest.LogCaptureFixture) -> None:
-    """espeak-ng would say "Chinese letter" for each."""
-    assert phonemize("東京 tower") == phonemize("tower")
-    assert "東京" in caplog.text
+@pytest.mark.parametrize(
+    ("language", "word"),
+    [
+        ("ja", "カタカナ"),
+        ("ru", "привет"),
+        ("ar", "سلام"),
+        ("ko", "한국어"),
+        ("el", "γειά"),
+        ("hi", "नमस्ते"),
+        ("cmn", "東京"),
+    ],
+)
+def test_words_in_scripts_of_other_languages_are_left_out_and_named(
+    language: str, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """espeak-ng would say "Chinese letter" or the like for each character."""
+    assert phonemize(f"{word} tower") == phonemize("tower")
+    assert word in caplog.text
+    caplog.clear()
+    assert phonemize(word, language)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

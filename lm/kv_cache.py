@@ -14,6 +14,10 @@ from torch.nn import functional as F
 
 from valle.lm.config import LMConfig
 
+Prefill = tuple[Tensor, Tensor]
+"""Keys and values [layers, H, S, h] of some positions."""
+LEAST = 2**25
+"""Bytes: some ten prompts of 4 s of the embedded model."""
 PAGE = 256
 """The cache grows by whole pages, and by at least half of itself."""
 
@@ -93,12 +97,6 @@ class StepSlots:
         for stored, new in ((keys, key), (values, value)):
             stored.view(-1, stored.shape[-1]).index_copy_(0, self.places, new.flatten(0, 2).to(stored.dtype))
         return keys[: self.count, :, : self.visible], values[: self.count, :, : self.visible]
-
-
-Prefill = tuple[Tensor, Tensor]
-"""Keys and values [layers, H, S, h] of some positions."""
-LEAST = 2**25
-"""Bytes: some ten prompts of 4 s of the embedded model."""
 
 
 class Prefills:

@@ -10,12 +10,14 @@ from valle.common.device import wait_asleep
 if TYPE_CHECKING:
     from valle.common.errors import UserError
     from valle.synthesis.cloner import VoiceCloner
+    from valle.synthesis.options import SynthesisOptions
     from valle.synthesis.prompt import Voice
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "Voice", "VoiceCloner", "__version__"]
+__all__ = ["SynthesisOptions", "UserError", "Voice", "VoiceCloner", "__version__"]
 
 _HOMES = {
+    "SynthesisOptions": "valle.synthesis.options",
     "UserError": "valle.common.errors",
     "Voice": "valle.synthesis.prompt",
     "VoiceCloner": "valle.synthesis.cloner",

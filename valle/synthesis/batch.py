@@ -18,6 +18,7 @@ from valle.synthesis.result import Speech
 from valle.synthesis.utterance import Utterance
 
 COLUMNS = ("id", "prompt", "prompt_text", "text")
+_VOICES_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,6 @@ def read_jobs(table: str | Path) -> list[Job]:
             raise UserError(f"{table}, line {number}: id '{job.id}' is there twice")
         jobs[job.id] = job
     return list(jobs.values())
-
-
-_VOICES_KEPT = 64
 
 
 def speak_jobs(

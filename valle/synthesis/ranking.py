@@ -65,10 +65,10 @@ CLARITY = 0.5
 
 
 class OwnEar:
-    """Do the aligner's phone models find the text in a take, and does TIRE find the voice?
+    """Do the aligner's phone models find the text in a candidate, and does TIRE find the voice?
 
     The first is a "goodness of pronunciation" (Witt and Young, 2000): by how much the frames fit the phones of the text
-    worse than any phones. The second is the cosine of the time-invariant representations of take and prompt.
+    worse than any phones. The second is the cosine of the time-invariant representations of candidate and prompt.
     """
 
     def __init__(self, bundle: Bundle, language: str = "en-us") -> None:

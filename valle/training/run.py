@@ -40,6 +40,9 @@ from valle.tokenizers.text import read_text_tokenizer, text_tokenizer_from_dict
 from valle.training.callbacks import AtomicCheckpointIO, Checkpoints, Origin, ProgressLines, RandomState
 from valle.training.checkpoints import load_checkpoint, newest_whole
 
+log = logging.getLogger(__name__)
+
+LoggerName = Literal["tensorboard", "wandb"]
 JOBS = {
     "codec": ("valle.tokenizers.codecs.task:CodecTask", "valle.data.codec_data:CodecDataModule"),
     "ar": ("valle.lm.task:ARTask", "valle.data.lm_data:LMDataModule"),
@@ -70,6 +73,8 @@ FACTS: dict[str, Callable[[TokenHeader], Any]] = {
 }
 """What a language model's config repeats of its training data: not for the YAML to say."""
 
+ENOUGH_SECONDS = 300.0
+"""Of speech to finetune on; the documentation advises twice as much."""
 
 _MAY_CHANGE = ("max_bad_steps", "max_steps", "start_from")
 """Settings of a model that a run may be continued with others of."""
@@ -330,12 +335,6 @@ def _one_line(message: str) -> str:
     return " ".join(message.split())
 
 
-log = logging.getLogger(__name__)
-
-ENOUGH_SECONDS = 300.0
-"""Of speech to finetune on; the documentation advises twice as much."""
-
-
 def start_settings(kind: str, model: str) -> dict[str, Any]:
     """The settings of a job that starts from `model` (folder, Hub id or "embedded") and takes its shape."""
     folder = find_model(model)
@@ -379,9 +378,6 @@ def check_tokens(folder: str | Path, tokens: TokenHeader) -> None:
         raise UserError(
             f"the training data were made with another codec than that of {folder}; tokenize --codec {folder}"
         )
-
-
-LoggerName = Literal["tensorboard", "wandb"]
 
 
 def make_loggers(folder: Path, names: Sequence[LoggerName]) -> list[Logger]:

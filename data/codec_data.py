@@ -1,11 +1,22 @@
-"""Training data of codecs: random segments of an audio pool, as a Lightning data module."""
+"""Training data of codecs: a pool of audio, what is said in it when, and random segments as a Lightning data module.
+
+Decoding compressed audio costs more than a training step of a small codec. So all audio of a corpus is decoded once
+into one flat memory-mapped file, from which a segment is one slice: it costs nothing, and the operating system shares
+the pages between workers and ranks.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import soxr
@@ -14,12 +25,180 @@ import torch.nn.functional as F
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from valle.common.errors import UserError
-from valle.data.audio_pool import AudioPool
+from valle.data.cuts import cut_audio, cut_speaker, load_cuts, manifest_hash
 from valle.data.loader import BatchPlan, ResumableLoader
-from valle.data.phone_frames import PhoneFrames
+from valle.data.shards import TokenDataset
 from valle.data.split import held_out
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+_SCALE = 32767.0
+
+
+@dataclass
+class AudioPool:
+    """N utterances as slices of one array.
+
+    samples:  int16 [total samples], memory-mapped
+    starts:   int64 [N], first sample of each utterance
+    lengths:  int64 [N], samples of each utterance
+    """
+
+    sample_rate: int
+    ids: list[str]
+    speakers: list[str]
+    starts: np.ndarray
+    lengths: np.ndarray
+    samples: np.memmap
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Duration of each utterance, float64 [N]."""
+        return self.lengths / self.sample_rate
+
+    def segment(self, index: int, offset: int, size: int) -> Tensor:
+        """`size` samples of an utterance from `offset` on, float32 [size]; zeros beyond its end."""
+        length = max(0, min(size, int(self.lengths[index]) - offset))
+        start = int(self.starts[index]) + offset
+        out = torch.zeros(size)
+        out[:length] = torch.from_numpy(self.samples[start : start + length].astype(np.float32)) / _SCALE
+        return out
+
+    def subset(self, mask: np.ndarray) -> AudioPool:
+        """The utterances where `mask` [N] is true, over the same samples."""
+        index = np.flatnonzero(mask)
+        ids, speakers = [self.ids[i] for i in index], [self.speakers[i] for i in index]
+        return AudioPool(self.sample_rate, ids, speakers, self.starts[index], self.lengths[index], self.samples)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process opens the file itself: pickled, the memory map would be copied as a whole.
+        return {**self.__dict__, "samples": self.samples.filename}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.samples = np.memmap(state["samples"], dtype=np.int16, mode="r")
+
+    @classmethod
+    def build(cls, cuts: str | Path, cache_dir: str | Path, sample_rate: int, jobs: int | None = None) -> AudioPool:
+        """The pool of a cut manifest, decoded with `jobs` threads (default: one per core) unless it is cached.
+
+        A cache is reused when the manifest's content and the sample rate are the same. Cuts that cannot be read are
+        logged and left out. The pool appears in `cache_dir` whole or not at all.
+        """
+        cuts = Path(cuts)
+        if not cuts.is_file():
+            raise UserError(f"cut manifest not found: {cuts}; make one with 'valle prepare'")
+        folder = Path(cache_dir) / f"pool-{manifest_hash(cuts)}-{sample_rate}"
+        if not folder.exists():
+            temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+            temporary.mkdir(parents=True)
+            try:
+                _decode(cuts, temporary, sample_rate, jobs or os.cpu_count() or 1)
+                temporary.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another process was first with the same pool
+                    raise
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> AudioPool:
+        """Open a pool that `build` made."""
+        folder = Path(folder)
+        try:
+            index = json.loads((folder / "index.json").read_text())
+            version, sample_rate = index["format_version"], index["sample_rate"]
+            samples = np.memmap(folder / "samples.i16", dtype=np.int16, mode="r")
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{folder} is no whole audio pool ({error}); delete it and it is built again") from error
+        if version != FORMAT_VERSION:
+            raise UserError(f"{folder} has format version {version}, not {FORMAT_VERSION}; delete it to build it again")
+        starts, lengths = (np.array(index["starts"], np.int64), np.array(index["lengths"], np.int64))
+        if int(lengths.sum()) != samples.size:
+            raise UserError(f"{folder}/samples.i16 has {samples.size} samples, not {lengths.sum()}; delete the folder")
+        return cls(sample_rate, index["ids"], index["speakers"], starts, lengths, samples)
+
+
+def _decode(cuts: Path, folder: Path, sample_rate: int, jobs: int) -> None:
+    """Write `samples.i16` and `index.json` into `folder`."""
+    ids: list[str] = []
+    speakers: list[str] = []
+    lengths: list[int] = []
+    with (folder / "samples.i16").open("wb") as file:
+        for cut_id, speaker, samples in _decoded(cuts, sample_rate, jobs):
+            file.write(samples.tobytes())
+            ids.append(cut_id)
+            speakers.append(speaker)
+            lengths.append(samples.size)
+    if not ids:
+        raise UserError(f"not one cut of {cuts} could be read; see the warnings above")
+    starts = np.cumsum([0, *lengths[:-1]]).tolist()
+    index = {"format_version": FORMAT_VERSION, "sample_rate": sample_rate, "ids": ids, "speakers": speakers}
+    (folder / "index.json").write_text(json.dumps({**index, "starts": starts, "lengths": lengths}))
+
+
+def _decoded(cuts: Path, sample_rate: int, jobs: int) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(id, speaker, int16 [S]) of every readable cut, in the manifest's order."""
+
+    def decode(cut: Any) -> tuple[Any, np.ndarray | UserError]:
+        try:
+            wav = cut_audio(cut, sample_rate)
+        except UserError as error:
+            return cut, error
+        return cut, (wav.clamp(-1, 1) * _SCALE).round().to(torch.int16).numpy()
+
+    all_cuts = load_cuts(cuts)
+    # Threads suffice: libsndfile and soxr work outside the interpreter's lock.
+    with ThreadPool(jobs) as pool:
+        decoded = pool.imap(decode, all_cuts)
+        for cut, samples in tqdm(decoded, total=len(all_cuts), desc="decoding audio", unit="utt"):
+            if isinstance(samples, UserError):
+                log.warning("left out: %s", samples)
+            else:
+                yield cut.id, cut_speaker(cut), samples
+
+
+class PhoneFrames:
+    """Tokens by utterance and time, from a folder that `valle tokenize --aligner` made.
+
+    The codec with which it was tokenized matters only by its frame rate: that of the tokens given.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        data = TokenDataset([folder])
+        if data.header.aligner_hash is None:
+            raise UserError(f"{folder} has no durations; tokenize with --aligner")
+        if data.header.speed != 1:
+            raise UserError(f"{folder} has the durations at speed {data.header.speed:g}; tokenize at speed 1")
+        self.frame_rate = data.header.codec.frame_rate
+        self._tokens: dict[str, np.ndarray] = {}
+        for i, utterance_id in enumerate(data.ids):
+            item = data[i]
+            assert item.durations is not None
+            self._tokens[utterance_id] = item.phonemes.repeat_interleave(item.durations).numpy().astype(np.int16)
+
+    def __call__(self, utterance_id: str, start: float, seconds: float, speed: float = 1.0) -> Tensor:
+        """Tokens of the frames of an excerpt, LongTensor [T]; -1 where nothing is known. `start` in seconds.
+
+        `seconds` is what the excerpt lasts when it is played at `speed`. Its frames need not lie on those of the
+        corpus: each takes the token at its centre.
+        """
+        centres = start * self.frame_rate + (np.arange(round(seconds * self.frame_rate)) + 0.5) * speed
+        out = torch.full((len(centres),), -1, dtype=torch.long)
+        tokens = self._tokens.get(utterance_id)
+        if tokens is not None:
+            frames = centres.astype(int)
+            known = frames < len(tokens)
+            out[known] = torch.from_numpy(tokens[frames[known]].astype(np.int64))
+        return out
 
 
 @dataclass

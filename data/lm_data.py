@@ -15,11 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from valle.common.errors import UserError
 from valle.data.batch import LMBatch, collate
-from valle.data.buckets import DurationBuckets, Request, similar_batches
-from valle.data.loader import ResumableLoader
-from valle.data.shards import TokenDataset, TokenizedUtterance
+from valle.data.loader import DurationBuckets, Request, ResumableLoader, similar_batches
+from valle.data.shards import TokenDataset, TokenHeader, TokenizedUtterance
 from valle.data.split import held_out
-from valle.data.token_header import TokenHeader
 from valle.tokenizers.text import TextTokenizer, read_text_tokenizer
 from valle.tokenizers.text.characters import MARKS, final_mark
 
@@ -29,7 +27,7 @@ _ENOUGH_ENDS = 500
 
 
 class RequestedBatches(Dataset):
-    """`dataset[request]` is the `LMBatch` of a request (see `valle.data.buckets`)."""
+    """`dataset[request]` is the `LMBatch` of a request (see `valle.data.loader`)."""
 
     def __init__(self, tokens: TokenDataset, text_tokenizer: TextTokenizer | None = None) -> None:
         """`text_tokenizer` replaces that of the shards."""

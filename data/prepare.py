@@ -11,30 +11,45 @@ Written into the folder of the corpus:
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm import tqdm
 
 from valle.common.errors import UserError
 from valle.common.files import whole
 from valle.common.tables import plain_table
 from valle.data.corpus import Entry, read_corpus, read_folder, select
-from valle.data.cuts import cut_audio, file_cut
+from valle.data.cuts import cut_audio, cut_language, cut_text, file_cut, load_cuts
 from valle.data.split import ROLES, roles
-from valle.data.statistics import Kept, plot_durations, statistics_table
+from valle.tokenizers.text import BPETokenizer
 
 if TYPE_CHECKING:
     from lhotse.cut import DataCut
 
+
 _FULL_SCALE = 0.999
 _SILENT_PEAK = 1e-3
+_BINS = 60
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One utterance of a prepared corpus."""
+
+    id: str
+    speaker: str
+    seconds: float
+    gender: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -253,3 +268,54 @@ def _write_dropped(path: Path, dropped: list[Dropped]) -> None:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def statistics_table(kept: Sequence[Kept], roles: Sequence[str]) -> str:
+    """Utterances, hours, speakers and durations of each split, as text for a terminal."""
+    header = ["split", "utterances", "hours", "speakers", "f / m", "shortest", "median", "longest"]
+    rows = [header]
+    for role in (*ROLES, "all"):
+        some = [k for k, r in zip(kept, roles, strict=True) if role in (r, "all")]
+        if not some:
+            continue
+        seconds = np.array([k.seconds for k in some])
+        genders = {k.speaker: k.gender for k in some}
+        counts = [sum(g == letter for g in genders.values()) for letter in "fm"]
+        durations = [f"{value:.1f} s" for value in (seconds.min(), np.median(seconds), seconds.max())]
+        hours = f"{seconds.sum() / 3600:.2f}"
+        rows.append([role, f"{len(some):,}", hours, f"{len(genders):,}", f"{counts[0]} / {counts[1]}", *durations])
+    return plain_table(rows, ">")
+
+
+def plot_durations(path: Path, kept: Sequence[Kept], roles: Sequence[str]) -> None:
+    """Write a PNG: a histogram of the durations by split, and of the hours of the speakers."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    durations, speakers = figure.subplots(1, 2)
+    seconds = [[k.seconds for k, r in zip(kept, roles, strict=True) if r == role] for role in ROLES]
+    durations.hist(seconds, bins=_BINS, stacked=True, label=ROLES)
+    durations.set(xlabel="seconds of an utterance", ylabel="utterances")
+    durations.legend()
+    minutes: dict[str, float] = {}
+    for k in kept:
+        minutes[k.speaker] = minutes.get(k.speaker, 0.0) + k.seconds / 60
+    speakers.hist(list(minutes.values()), bins=min(_BINS, max(10, len(minutes) // 4)), color="tab:gray")
+    speakers.set(xlabel="minutes of a speaker", ylabel="speakers")
+    figure.savefig(path)
+
+
+def train_bpe(manifests: Sequence[str | Path], out: str | Path, vocab_size: int) -> BPETokenizer:
+    """Train on the texts of cut manifests and write the tokenizer as JSON to `out`.
+
+    Numbers and abbreviations are spelled out in the language that most texts are in.
+    """
+    cuts = [cut for manifest in manifests for cut in load_cuts(manifest)]
+    texts = [text for cut in cuts if (text := cut_text(cut))]
+    if not texts:
+        raise UserError(f"{', '.join(map(str, manifests))}: no cut has a text")
+    language = Counter(map(cut_language, cuts)).most_common(1)[0][0]
+    tokenizer = BPETokenizer.train(texts, language, vocab_size)
+    with whole(out) as part:
+        part.write_text(json.dumps(tokenizer.to_dict()), encoding="utf-8")
+    return tokenizer

@@ -11,9 +11,8 @@ from pathlib import Path
 from valle.common.errors import UserError
 from valle.common.tables import plain_table
 from valle.data.cuts import load_cuts, manifest_hash
-from valle.data.shard_maker import DurationAligner, ShardMaker
-from valle.data.shards import read_metadata, shard_path
-from valle.data.token_header import TokenHeader
+from valle.data.shards import TokenHeader, read_metadata, shard_path
+from valle.data.tokenize import DurationAligner, ShardMaker
 from valle.tokenizers.codecs.registry import load_codec
 from valle.tokenizers.text import TextTokenizer
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from valle.common.errors import UserError
 from valle.data.batch import LMBatch
 from valle.data.lm_data import LMDataModule
-from valle.data.shards import TokenDataset, TokenizedUtterance, shard_path, write_shard
-from valle.data.token_header import TokenHeader
+from valle.data.shards import TokenDataset, TokenHeader, TokenizedUtterance, shard_path, write_shard
 from valle.tokenizers.codecs import CodecSpec
 
 SPEC = CodecSpec("spectral", 16000, 320, 4, 1024, 8, 1024)

@@ -11,9 +11,8 @@ import pyworld
 
 from valle.common.errors import UserError
 from valle.data.corpus import read_corpus
-from valle.data.engines import Espeak, available, engine
 from valle.data.prepare import prepare_folder
-from valle.data.synthesize import SpeakerChange, change_speaker, invent_speakers, synthesize
+from valle.data.synthesize import Espeak, SpeakerChange, available, change_speaker, engine, invent_speakers, synthesize
 
 TEXT = "The birch canoe slid on the smooth planks."
 

@@ -21,8 +21,7 @@ from valle.data.batch import collate
 from valle.data.corpus import read_corpus
 from valle.data.cuts import cut_audio, load_cuts
 from valle.data.prepare import Limits, prepare_entries, prepare_folder
-from valle.data.shards import TokenDataset, read_metadata, shard_path
-from valle.data.token_header import TokenHeader
+from valle.data.shards import TokenDataset, TokenHeader, read_metadata, shard_path
 from valle.data.tokenize import tokenize
 from valle.tokenizers.codecs import load_codec
 from valle.tokenizers.text import PhonemeTokenizer

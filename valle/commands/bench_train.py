@@ -121,7 +121,7 @@ def _read(path: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
 
 
 def _model(kind: str, values: dict[str, Any], tokens: str | None) -> tuple[Any, float]:
-    from valle.data.token_header import TokenHeader
+    from valle.data.shards import TokenHeader
     from valle.lm.weights import MODELS
     from valle.training.run import FACTS
 

@@ -83,7 +83,7 @@ def _codec_or_model(folder: Path) -> dict[str, Any]:
 
 
 def _tokens(folder: Path) -> dict[str, Any]:
-    from valle.data.token_header import TokenHeader
+    from valle.data.shards import TokenHeader
 
     header = TokenHeader.read(folder)
     return {

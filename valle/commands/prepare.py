@@ -126,7 +126,7 @@ def _synthesize(args: argparse.Namespace) -> int:
 def _train_bpe(args: argparse.Namespace) -> int:
     check_writable(args.out, (".json",))
 
-    from valle.data.train_bpe import train_bpe
+    from valle.data.prepare import train_bpe
 
     tokenizer = train_bpe(args.cuts, args.out, args.vocab_size)
     print(f"wrote {args.out}: {len(tokenizer.vocab)} word pieces")

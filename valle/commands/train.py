@@ -82,7 +82,7 @@ def find_config(path: str) -> Path:
 def _train_aligner(args: argparse.Namespace) -> int:
     check_writable(args.out, (".safetensors",))
 
-    from valle.data.train_aligner import train_aligner
+    from valle.data.aligner import train_aligner
     from valle.tokenizers.text import PhonemeTokenizer, read_text_tokenizer
 
     rates: dict[str, Any] = {}

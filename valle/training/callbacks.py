@@ -28,7 +28,7 @@ from valle.common.audio import save_audio
 from valle.common.errors import UserError
 from valle.common.files import whole
 from valle.common.plot import draw_pair
-from valle.data.token_header import TokenHeader
+from valle.data.shards import TokenHeader
 from valle.synthesis.model import known_ends, read_config
 from valle.tokenizers.text.characters import MARKS
 from valle.training.checkpoints import newest_whole, numbered

@@ -31,8 +31,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from valle.common.errors import UserError
 from valle.common.hub import find_model
 from valle.data.lm_data import LMDataModule
-from valle.data.shards import TokenDataset
-from valle.data.token_header import TokenHeader
+from valle.data.shards import TokenDataset, TokenHeader
 from valle.lm.weights import MODELS
 from valle.synthesis.model import read_config
 from valle.tokenizers.codecs.registry import load_codec

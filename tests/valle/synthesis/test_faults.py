@@ -17,8 +17,7 @@ import torch
 
 import valle
 from valle.common.errors import UserError
-from valle.data.shards import TokenizedUtterance, shard_path, write_shard
-from valle.data.token_header import TokenHeader
+from valle.data.shards import TokenHeader, TokenizedUtterance, shard_path, write_shard
 from valle.tokenizers.text import PhonemeTokenizer
 from valle.training.checkpoints import load_checkpoint, newest_whole
 from valle.training.run import train

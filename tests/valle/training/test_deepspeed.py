@@ -18,8 +18,7 @@ import torch
 
 import valle
 from valle.cli import main
-from valle.data.shards import TokenizedUtterance, shard_path, write_shard
-from valle.data.token_header import TokenHeader
+from valle.data.shards import TokenHeader, TokenizedUtterance, shard_path, write_shard
 from valle.lm import Request, Sampling, from_checkpoint, generate
 from valle.synthesis.model import Bundle
 from valle.tokenizers.codecs import save_codec

@@ -12,8 +12,7 @@ import torch
 
 import valle
 from valle.cli import main
-from valle.data.shards import TokenizedUtterance, shard_path, write_shard
-from valle.data.token_header import TokenHeader
+from valle.data.shards import TokenHeader, TokenizedUtterance, shard_path, write_shard
 from valle.synthesis.model import Bundle
 from valle.tokenizers.text import BPETokenizer
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 
 import valle
-from valle.data.shards import TokenizedUtterance, shard_path, write_shard
-from valle.data.token_header import TokenHeader
+from valle.data.shards import TokenHeader, TokenizedUtterance, shard_path, write_shard
 from valle.eval.validation import attention_map
 from valle.synthesis.model import Bundle
 from valle.training.run import train

@@ -21,8 +21,7 @@ import torch
 import valle
 from valle.cli import main
 from valle.common.errors import UserError
-from valle.data.shards import TokenizedUtterance, shard_path, write_shard
-from valle.data.token_header import TokenHeader
+from valle.data.shards import TokenHeader, TokenizedUtterance, shard_path, write_shard
 from valle.tokenizers.codecs import save_codec
 from valle.tokenizers.text import PhonemeTokenizer
 from valle.training.callbacks import EMA

@@ -1,8 +1,10 @@
-"""The aligner on signals whose phones are tones of known duration."""
+"""The aligner on signals whose phones are tones of known duration, and trained on a little real speech."""
 
 from __future__ import annotations
 
 import random
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from valle.common.errors import UserError
-from valle.data.aligner import Aligner, Alignment
-from valle.data.features import FRAME_SECONDS
-from valle.data.phone_training import Schedule
+from valle.data.aligner import Aligner, Alignment, train_aligner
+from valle.data.aligner.models import FRAME_SECONDS
+from valle.data.aligner.training import Schedule
+from valle.data.cuts import cut_audio, cut_text, load_cuts
+from valle.data.prepare import prepare_folder
+from valle.tokenizers.text import PhonemeTokenizer
 
 RATE = 16000
 VOCAB = ["<pad>", "<unk>", " ", ",", "a", "ˈa", "ɪ", "s", "m", "t", "ɾ"]
@@ -198,3 +203,39 @@ def test_durations_are_the_rounded_ends_where_nothing_forbids_it():
     assert Alignment(np.array([0.0, 0.101, 0.139, 0.3]), 0.0).durations([0, 1, 1, 0], 15, 50.0) == [0, 5, 2, 8]
     # A phone too short for a frame takes one from its neighbour, not from the utterance.
     assert Alignment(np.array([0.1, 0.101, 0.3]), 0.0).durations([1, 1, 1], 15, 50.0) == [5, 1, 9]
+
+
+@pytest.fixture(scope="module")
+def cuts(tmp_path_factory) -> Path:
+    table = Path(str(files("valle") / "assets/eval/list.tsv"))
+    ids = [line.split("\t")[0] for line in table.read_text(encoding="utf-8").splitlines()[1:25]]
+    return prepare_folder(table, tmp_path_factory.mktemp("prepared"), where={"id": ids}, jobs=1).cuts
+
+
+def test_real_speech_is_loud_in_its_phones_and_quiet_in_its_pauses(cuts, tmp_path):
+    tokenizer = PhonemeTokenizer()
+    train_aligner(cuts, tokenizer, tmp_path / "aligner.safetensors")
+    aligner = Aligner.load(tmp_path / "aligner.safetensors")
+    kept = list(load_cuts(cuts))
+    wavs = [cut_audio(cut, 16000) for cut in kept]
+    tokens = [tokenizer.encode(cut_text(cut)) for cut in kept]
+    vowel = [any(c in "aeiouɑɔɪʊɛæʌ" for c in symbol) for symbol in tokenizer.vocab]
+    levels: dict[str, list[float]] = {"vowel": [], "pause": []}
+    durations = aligner.align(tokens, wavs, [-(-wav.numel() // 320) for wav in wavs])
+    assert sum(d is not None for d in durations) >= 0.9 * len(wavs)
+    for ids, wav, lengths in zip(tokens, wavs, durations, strict=True):
+        ends = np.cumsum(lengths or [0] * len(ids)) * 320
+        for token, start, end in zip(ids, [0, *ends[:-1]], ends, strict=True):
+            kind = "vowel" if vowel[token] else "pause" if token in tokenizer.boundary_ids else "other"
+            if kind in levels and end - start >= 3 * 320:
+                inner = wav[start + 320 : end - 320]
+                levels[kind].append(10 * float(inner.square().mean().clamp_min(1e-10).log10()))
+    assert len(levels["pause"]) > 2 * len(wavs)
+    assert np.median(levels["vowel"]) - np.median(levels["pause"]) > 10
+
+
+def test_cuts_without_text_cannot_train_an_aligner(cuts, tmp_path):
+    silent = load_cuts(cuts).drop_supervisions()
+    silent.to_file(tmp_path / "cuts.jsonl.gz")
+    with pytest.raises(UserError, match=r"no cut of .* has a text"):
+        train_aligner(tmp_path / "cuts.jsonl.gz", PhonemeTokenizer(), tmp_path / "aligner.safetensors")

@@ -8,19 +8,21 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from valle.data.features import DIM, cepstra
-from valle.data.mixtures import Mixtures
-from valle.data.phone_inventory import (
+from valle.data.aligner.models import (
     ANY,
     AT_EDGE,
     AT_PUNCTUATION,
     BETWEEN_WORDS,
     BOUNDARIES,
+    DIM,
     NOWHERE,
     ChainBuilder,
+    Chains,
+    Mixtures,
     PhoneInventory,
+    best_paths,
+    cepstra,
 )
-from valle.data.viterbi import Chains, best_paths
 
 
 @pytest.mark.parametrize("rate", [16000, 24000])

@@ -11,10 +11,16 @@ import torch
 from torch import Tensor
 
 from valle.common.errors import UserError
-from valle.data.features import loudness
-from valle.data.mixtures import Mixtures
-from valle.data.phone_inventory import ANY, N_STATES, NOWHERE, PhoneInventory, TokenChain
-from valle.data.phone_models import PhoneModels
+from valle.data.aligner.models import (
+    ANY,
+    N_STATES,
+    NOWHERE,
+    Mixtures,
+    PhoneInventory,
+    PhoneModels,
+    TokenChain,
+    loudness,
+)
 
 logger = logging.getLogger(__name__)
 

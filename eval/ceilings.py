@@ -14,9 +14,8 @@ use; the likeness is that to it. What a row loses against the one above it is th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,13 +23,12 @@ from tqdm import tqdm
 
 from valle.common.audio import load_audio, resample
 from valle.common.tables import plain_table
-from valle.eval.judging import SAMPLE_RATE, Judgement, Judges
-from valle.eval.lists import Recording, choose_prompts
-from valle.eval.measure import Score
-from valle.eval.results import text_columns
-from valle.eval.similarity import likeness
-from valle.eval.stats import Estimate, estimate
-from valle.eval.text import TextScore, cer, score_text, wer
+from valle.eval.judges.judging import SAMPLE_RATE, Judgement, Judges
+from valle.eval.judges.similarity import likeness
+from valle.eval.judges.text import score_text
+from valle.eval.protocols import Recording, choose_prompts
+from valle.eval.results import Row, summarise
+from valle.eval.stats import Estimate
 from valle.lm import Generated, refine
 from valle.synthesis.cloner import VoiceCloner
 from valle.synthesis.model import Bundle
@@ -39,58 +37,24 @@ from valle.synthesis.utterance import make_request
 from valle.tokenizers.codecs.base import SpeechCodes
 
 
-@dataclass(frozen=True)
-class StageRow:
-    """One recording after one stage."""
-
-    recording: Recording
-    stage: str
-    text: TextScore
-    judgement: Judgement
-    likeness: Score
-    """To the speaker's other recording."""
-
-    def columns(self) -> dict[str, Any]:
-        """For a table."""
-        naturalness = {name: score.value for name, score in self.judgement.naturalness.items()}
-        head = {"id": self.recording.id, "speaker": self.recording.speaker, "stage": self.stage}
-        return head | {"sim": self.likeness.value} | naturalness | text_columns(self.text)
+def stage_figures(rows: Sequence[Row], seed: int = 0) -> dict[str, dict[str, Estimate]]:
+    """Of each stage: `wer`, `cer`, `right` (share of texts heard without an error), `sim`, and naturalness."""
+    stages: dict[str, list[Row]] = {}
+    for row in rows:
+        stages.setdefault(row.texts["stage"], []).append(row)
+    return {stage: summarise(of, seed) for stage, of in stages.items()}
 
 
-@dataclass
-class Ceilings:
-    """All rows, stage by stage in order."""
-
-    rows: list[StageRow]
-
-    def figures(self, seed: int = 0) -> dict[str, dict[str, Estimate]]:
-        """Of each stage: `wer`, `cer`, `right` (share of texts heard without an error), `sim`, and naturalness."""
-        stages: dict[str, list[StageRow]] = {}
-        for row in self.rows:
-            stages.setdefault(row.stage, []).append(row)
-        return {stage: _figures(rows, seed) for stage, rows in stages.items()}
-
-    def table(self) -> str:
-        """For a terminal."""
-        figures = self.figures()
-        names = list(next(iter(figures.values())))
-        return plain_table([("", *names), *((s, *(f[n] for n in names)) for s, f in figures.items())])
-
-
-def _figures(rows: Sequence[StageRow], seed: int) -> dict[str, Estimate]:
-    texts = [row.text for row in rows]
-    found = {"wer": wer(texts, seed), "cer": cer(texts, seed)}
-    found["right"] = estimate([float(text.words.errors == 0) for text in texts], seed=seed)
-    found["sim"] = estimate([row.likeness.value for row in rows], seed=seed)
-    for name in rows[0].judgement.naturalness:
-        found[name] = estimate([row.judgement.naturalness[name].value for row in rows], seed=seed)
-    return found
+def stage_table(figures: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """Those for a terminal."""
+    names = list(next(iter(figures.values())))
+    return plain_table([("", *names), *((stage, *(of[n] for n in names)) for stage, of in figures.items())])
 
 
 def evaluate_ceilings(
     cloner: VoiceCloner, recordings: Sequence[Recording], judges: Judges, clone: bool = True, seed: int = 0
-) -> Iterator[StageRow]:
-    """The rows of every recording but the prompts: of each speaker the first of 3 to 8 seconds.
+) -> Iterator[Row]:
+    """A row for each stage of every recording but the prompts: of each speaker the first of 3 to 8 seconds.
 
     clone: also say each text from scratch (the last stage), number i with seed `seed + i`
     Raises `UserError` for a speaker with no fitting prompt.
@@ -111,7 +75,17 @@ def evaluate_ceilings(
         found = judges.judge(wavs, [recording.text] * len(wavs))
         for stage, judgement in zip(stages, found, strict=True):
             text = score_text(recording.text, judgement.heard)
-            yield StageRow(recording, stage, text, judgement, likeness(judgement.voice, reference.voice))
+            yield Row(
+                {
+                    "id": recording.id,
+                    "speaker": recording.speaker,
+                    "stage": stage,
+                    **text.columns(),
+                    "right": float(text.words.errors == 0),
+                    "sim": likeness(judgement.voice, reference.voice).value,
+                    **judgement.naturalness_columns(),
+                }
+            )
 
 
 @torch.inference_mode()

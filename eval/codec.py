@@ -1,28 +1,34 @@
-"""How much of speech survives a codec: `evaluate_codec`."""
+"""How much of speech survives a codec: `evaluate_codec`, and its results on disk and on the screen."""
 
 from __future__ import annotations
 
 import math
+import os
+import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from valle.common.audio import load_audio, save_audio
 from valle.common.errors import UserError
-from valle.eval.codec_consistency import Consistency, measure_consistency
-from valle.eval.codec_metrics import DEFAULT_METRICS, find_metric
-from valle.eval.lists import Recording
-from valle.eval.measure import KeptScores, Score
-from valle.eval.recognisers import Recogniser
-from valle.eval.similarity import SpeakerModel, embed_all, likeness
+from valle.common.files import writing
+from valle.common.tables import plain_table
+from valle.eval.judges.codec_metrics import DEFAULT_METRICS, find_metric
+from valle.eval.judges.measure import KeptScores, Score
+from valle.eval.judges.recognisers import Recogniser
+from valle.eval.judges.similarity import SpeakerModel, embed_all, likeness
+from valle.eval.judges.text import score_text
+from valle.eval.protocols import Recording
+from valle.eval.results import Row, number, results_head, summarise
 from valle.eval.stats import Estimate, estimate
-from valle.eval.text import TextScore, cer, score_text, wer
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
 from valle.tokenizers.codecs.base import CodecSpec, SpeechCodec, SpeechCodes
 from valle.tokenizers.codecs.cost import Cost, measure_cost
@@ -34,21 +40,8 @@ CROSS = "cross"
 hold the voice and nothing else, the scores stay (TiCodec, section 2.2)."""
 
 DEFAULT_N_QS = (1, 2, 4)
-
-
-@dataclass(frozen=True)
-class CodecRow:
-    """One utterance decoded in one way."""
-
-    id: str
-    speaker: str
-    time_invariant: str
-    """`OWN` or `CROSS`."""
-    n_q: int
-    scores: dict[str, Score]
-    """By metric, and `sim` (to the original) where a speaker model was given."""
-    text: TextScore | None = None
-    """Where a recogniser was given and there was something to recognise."""
+_LABELS = {"visqol": "ViSQOL", "visqol_poly": "ViSQOL poly", "pesq": "PESQ", "stoi": "STOI", "mcd": "MCD"}
+"""Columns, in the order of the paper's table."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,18 @@ class CodecSummary:
     decode_rtf: float
     """Seconds of decoding per second of speech."""
     metrics: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """How alike the time-invariant representations of two halves of an utterance are (TiCodec, figure 2).
+
+    Cosines: of the two halves of each utterance, and of its first half and the second half of another speaker's. With
+    the consistency loss (eq. 1) the former should be near 1: the codes then hold what does not change in time.
+    """
+
+    halves: list[float]
+    others: list[float]
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class CodecReport:
     seconds: float
     """Speech evaluated."""
     summaries: list[CodecSummary]
-    rows: list[CodecRow]
+    rows: list[Row]
 
 
 def evaluate_codec(
@@ -123,7 +128,7 @@ def evaluate_codec(
         decoded, decode_rtf = _decode(codec, codes, donors[way], n_q, originals)
         measured = judge.score(decoded, way, n_q)
         bitrate = n_q * math.log2(spec.codebook_size) * spec.frame_rate
-        summaries.append(CodecSummary(way, n_q, bitrate, decode_rtf, _summarise(measured, seed)))
+        summaries.append(CodecSummary(way, n_q, bitrate, decode_rtf, summarise(measured, seed)))
         done(summaries[-1])
         rows += measured
         if wav_folder:
@@ -157,28 +162,39 @@ class _Judge:
     ) -> None:
         self.utterances, self.originals, self.sample_rate = utterances, originals, sample_rate
         self.kept = kept
-        self.functions = {name: find_metric(name).function for name in metrics}
+        self.functions = {name: find_metric(name) for name in metrics}
         self.recogniser, self.speaker_model = recogniser, speaker_model
         self.voices = embed_all(speaker_model, originals, sample_rate) if speaker_model else []
 
-    def score(self, decoded: list[Tensor | None], way: str, n_q: int) -> list[CodecRow]:
+    def score(self, decoded: list[Tensor | None], way: str, n_q: int) -> list[Row]:
         """One row an utterance; `decoded` holds [S] or, for an utterance that could not be decoded so, None."""
         there = [i for i, wav in enumerate(decoded) if wav is not None]
         wavs = [wav for wav in decoded if wav is not None]
         names = [*self.functions, *(["sim"] if self.speaker_model else [])]
-        alone = dict.fromkeys(names, Score(None, "the speaker has no other recording"))
-        rows = [CodecRow(u.id, u.speaker, way, n_q, alone) for u in self.utterances]
+        scores = [dict.fromkeys(names, Score(None, "the speaker has no other recording")) for _ in decoded]
         for i, wav in zip(there, tqdm(wavs, desc=f"{way}-{n_q}", unit="utt", disable=None, leave=False), strict=True):
             pair = self.originals[i], wav, self.sample_rate
-            scores = {name: self.kept.measure(name, metric, *pair) for name, metric in self.functions.items()}
-            rows[i] = replace(rows[i], scores=scores)
+            scores[i] |= {name: self.kept.measure(name, metric, *pair) for name, metric in self.functions.items()}
         if self.speaker_model:
             for i, voice in zip(there, embed_all(self.speaker_model, wavs, self.sample_rate), strict=True):
-                rows[i].scores["sim"] = likeness(self.voices[i], voice)
+                scores[i]["sim"] = likeness(self.voices[i], voice)
+        heard: dict[int, str] = {}
         if self.recogniser:
-            for i, text in zip(there, self.recogniser.transcribe(wavs, self.sample_rate), strict=True):
-                rows[i] = replace(rows[i], text=score_text(self.utterances[i].text, text))
-        return rows
+            heard = dict(zip(there, self.recogniser.transcribe(wavs, self.sample_rate), strict=True))
+        return [
+            Row(
+                {
+                    "id": utterance.id,
+                    "speaker": utterance.speaker,
+                    "time_invariant": way,
+                    "n_q": n_q,
+                    **{name: score.value for name, score in scores[i].items()},
+                    **(score_text(utterance.text, heard[i]).columns() if i in heard else {}),
+                    "notes": "; ".join(f"{name}: {score.reason}" for name, score in scores[i].items() if score.reason),
+                }
+            )
+            for i, utterance in enumerate(self.utterances)
+        ]
 
 
 @torch.inference_mode()
@@ -237,8 +253,124 @@ def _next_of_speaker(utterances: Sequence[Recording]) -> list[int | None]:
     return following
 
 
-def _summarise(rows: list[CodecRow], seed: int) -> dict[str, Estimate]:
-    summary = {name: estimate([row.scores[name].value for row in rows], seed=seed) for name in rows[0].scores}
-    if texts := [row.text for row in rows if row.text]:
-        summary |= {"wer": wer(texts, seed), "cer": cer(texts, seed)}
-    return summary
+@torch.inference_mode()
+def measure_consistency(
+    codec: AutoencoderCodec, wavs: Sequence[Tensor], speakers: Sequence[str], seconds: float | None = None
+) -> Consistency:
+    """`wavs`: [S] each, at the codec's rate; `seconds`: how much of each half, next to the middle (None: all of it).
+
+    Over long halves what is said averages out by itself; a second of each shows what the codec makes constant.
+    Raises `UserError` for a codec without a time-invariant part.
+    """
+    halves = []
+    for wav in wavs:
+        middle = len(wav) // 2
+        size = middle if seconds is None else min(middle, round(seconds * codec.spec.sample_rate))
+        halves.append([codec.representation(part[None, None]) for part in wav[middle - size : middle + size].chunk(2)])
+    firsts, lasts = (torch.cat(column) for column in zip(*halves, strict=True))
+    cosine = F.cosine_similarity(firsts[:, None], lasts[None], dim=-1).cpu()
+    others = []
+    for i, speaker in enumerate(speakers):
+        # The next one of another speaker: as many cosines as there are utterances, and none drawn by chance.
+        following = [(i + step) % len(speakers) for step in range(1, len(speakers))]
+        if (other := next((j for j in following if speakers[j] != speaker), None)) is not None:
+            others.append(float(cosine[i, other]))
+    return Consistency(cosine.diagonal().tolist(), others)
+
+
+def plot_consistency(path: Path, measured: Mapping[str, Consistency]) -> None:
+    """Write a picture with the cosines of each codec side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2 + 1.8 * len(measured), 4.5), layout="constrained")
+    axis = figure.subplots()
+    for shift, colour, name in ((-0.18, "tab:blue", "halves"), (0.18, "tab:orange", "others")):
+        for i, consistency in enumerate(measured.values()):
+            values = getattr(consistency, name)
+            spread = torch.linspace(-0.09, 0.09, max(1, len(values)))[: len(values)] + i + shift
+            axis.scatter(spread, values, s=9, alpha=0.5, color=colour, linewidths=0)
+            if values:
+                mean = sum(values) / len(values)
+                axis.hlines(mean, i + shift - 0.14, i + shift + 0.14, color=colour, linewidth=2)
+                axis.annotate(f"{mean:.2f}", (i + shift, mean), (0, 4), textcoords="offset points", ha="center")
+    axis.scatter([], [], color="tab:blue", label="two halves of an utterance")
+    axis.scatter([], [], color="tab:orange", label="halves of two speakers' utterances")
+    axis.set_xticks(range(len(measured)), list(measured))
+    axis.set_ylabel("cosine of time-invariant representations")
+    axis.set_ylim(top=1.08)
+    axis.axhline(0, color="lightgrey", linewidth=0.8, zorder=0)
+    figure.legend(loc="outside lower center", fontsize="small")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+
+
+def codec_results(reports: Mapping[str, CodecReport], config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The content of `results.json` for codecs by name; only `real_time_factors` differ from run to run."""
+    n = max(len({row.id for row in report.rows}) for report in reports.values())
+    return results_head("codec", config, seed, n) | {
+        "codecs": [{"codec": name, **_facts(report, seed)} for name, report in reports.items()],
+        "conditions": [
+            {
+                "codec": name,
+                "time_invariant": summary.time_invariant,
+                "n_q": summary.n_q,
+                "bitrate": summary.bitrate,
+                "metrics": {metric: value.to_dict() for metric, value in summary.metrics.items()},
+            }
+            for name, report in reports.items()
+            for summary in report.summaries
+        ],
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count(), "torch_threads": torch.get_num_threads()},
+    }
+
+
+def _facts(report: CodecReport, seed: int) -> dict[str, Any]:
+    consistency = report.consistency
+    return {
+        "spec": report.spec.to_dict(),
+        "parameters": report.cost.parameters,
+        "macs_per_second": {"encode": report.cost.encode_macs, "decode": report.cost.decode_macs},
+        "time_invariant_bits": report.time_invariant_bits,
+        "time_invariant_cosine": consistency
+        and {
+            "halves": estimate(consistency.halves, seed=seed).to_dict(),
+            "others": estimate(consistency.others, seed=seed).to_dict(),
+        },
+        "seconds": report.seconds,
+        "real_time_factors": {
+            "encode": number(report.encode_rtf),
+            **{f"decode {s.time_invariant} n_q={s.n_q}": number(s.decode_rtf) for s in report.summaries},
+        },
+    }
+
+
+def codec_rows(reports: Mapping[str, CodecReport]) -> list[Row]:
+    """One row for each codec, utterance, way and number of quantizers."""
+    return [Row({"codec": name, **row.cells}) for name, report in reports.items() for row in report.rows]
+
+
+def paper_table(reports: Mapping[str, CodecReport]) -> str:
+    """Codecs by n_q in the columns of TiCodec's table 1, then other scores, and what a codec costs."""
+    measured = list(dict.fromkeys(name for r in reports.values() for s in r.summaries for name in s.metrics))
+    metrics = [*(name for name in _LABELS if name in measured), *(name for name in measured if name not in _LABELS)]
+    lines = [["codec", "codes", "n_q", "bit/s", *(_LABELS.get(m, m) for m in metrics)]]
+    lines[0] += ["M par.", "GMAC/s enc", "dec", "RTF enc", "dec"]
+    for name, report in reports.items():
+        lines += [[name, *_cells(report, summary, metrics)] for summary in report.summaries]
+    return plain_table(lines)
+
+
+def _cells(report: CodecReport, summary: CodecSummary, metrics: Sequence[str]) -> list[str]:
+    cost = report.cost
+    return [
+        summary.time_invariant,
+        str(summary.n_q),
+        f"{summary.bitrate:.0f}",
+        *(f"{summary.metrics[m].value:.3f}" if m in summary.metrics else "" for m in metrics),
+        f"{cost.parameters / 1e6:.2f}",
+        f"{cost.encode_macs / 1e9:.3f}",
+        f"{cost.decode_macs / 1e9:.3f}",
+        f"{report.encode_rtf:.4f}",
+        f"{summary.decode_rtf:.4f}",
+    ]

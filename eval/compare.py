@@ -9,17 +9,8 @@ from typing import Any
 
 from valle.common.errors import UserError
 from valle.common.tables import plain_table
-from valle.eval.figures import find_figure, in_order
-from valle.eval.saved_results import Row, System
+from valle.eval.results import System, figure_names, figure_values, find_figure, in_order
 from valle.eval.stats import Estimate, estimate, estimate_difference
-
-_RATES = {"wer": ("words", ("substitutions", "deletions", "insertions")), "cer": ("characters", None)}
-"""Errors of a corpus are all errors over all words (or characters), not the mean of the utterances' rates."""
-_YES_NO = {"skips": ("skipped",), "repeats": ("repeated",), "misread": ("skipped", "repeated")}
-_NOT_QUALITIES = {
-    *("words", "characters", "substitutions", "deletions", "insertions", "seconds", "n_q", "skipped", "repeated"),
-    "sim_others",
-}
 
 
 @dataclass(frozen=True)
@@ -66,46 +57,15 @@ def _compare_two(first: System, other: System, seed: int) -> list[Comparison]:
     for one, same in zip(a, b, strict=True):
         if one.texts.get("text") != same.texts.get("text"):
             raise UserError(f"'{one.id}' has another text in '{other.name}' than in '{first.name}'")
-    names = {name for row in (a[0], b[0]) for name in row.numbers} - _NOT_QUALITIES
-    names |= {
-        name for name, columns in _YES_NO.items() if all(c in a[0].numbers and c in b[0].numbers for c in columns)
-    }
+    names = {name for name in figure_names([a[0], b[0]]) if name != "sim_others"}  # neither way is better
     found = []
-    for name in in_order({name for name in names if _has(name, a) and _has(name, b)}):
-        x, weights = _values(name, a)
-        y, _ = _values(name, b)
-        found.append(
-            Comparison(
-                name,
-                other.name,
-                estimate(y, weights, seed),
-                estimate(x, weights, seed),
-                estimate_difference(y, x, weights, seed),
-            )
-        )
+    for name in in_order(names):
+        x, weights = figure_values(name, a)
+        y, _ = figure_values(name, b)
+        if any(value is not None for value in x) and any(value is not None for value in y):
+            first, value = estimate(x, weights, seed), estimate(y, weights, seed)
+            found.append(Comparison(name, other.name, value, first, estimate_difference(y, x, weights, seed)))
     return found
-
-
-def _has(name: str, rows: Sequence[Row]) -> bool:
-    return any(value is not None for value in _values(name, rows)[0])
-
-
-def _values(name: str, rows: Sequence[Row]) -> tuple[list[float | None], list[float] | None]:
-    """What is summed up for figure `name`, and its weights (None: a plain mean)."""
-    if name in _YES_NO:
-        return [_any_of(row, _YES_NO[name]) for row in rows], None
-    if name not in _RATES:
-        return [row.numbers.get(name) for row in rows], None
-    unit, parts = _RATES[name]
-    lengths = [row.numbers.get(unit) or 0.0 for row in rows]
-    if parts is not None:
-        return [sum(row.numbers.get(part) or 0.0 for part in parts) for row in rows], lengths
-    return [(row.numbers.get(name) or 0.0) * length for row, length in zip(rows, lengths, strict=True)], lengths
-
-
-def _any_of(row: Row, columns: Sequence[str]) -> float | None:
-    known = [row.numbers[column] for column in columns]
-    return None if None in known else float(any(known))
 
 
 def table(found: Sequence[Comparison], first: str) -> str:

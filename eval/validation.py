@@ -24,9 +24,9 @@ from torch import Tensor
 from valle.common.audio import load_audio
 from valle.common.errors import UserError
 from valle.common.plot import plot_pair
-from valle.eval.recognisers import build_recogniser
-from valle.eval.similarity import build_speaker_model, embed_all, likeness
-from valle.eval.text import normalise_for_scoring
+from valle.eval.judges.recognisers import build_recogniser
+from valle.eval.judges.similarity import build_speaker_model, embed_all, likeness
+from valle.eval.judges.text import normalise_for_scoring
 from valle.lm import ARModel
 from valle.lm.transformer import Attention, rotate
 from valle.synthesis.cloner import VoiceCloner

@@ -30,7 +30,7 @@ ROOMS = {
 """The rooms of the house, and on which floor they are: a module imports its own room and those on floors below."""
 
 
-LARGER_SOON = ("tokenizers/codecs/", "data/", "eval/", "valle/bench/", "valle/commands/")
+LARGER_SOON = ("tokenizers/codecs/", "valle/bench/", "valle/commands/")
 """Where small files are still to be put together; a command is one however short it is."""
 
 

@@ -108,7 +108,7 @@ def test_editable_install_imports_from_anywhere(source: Path, tmp_path: Path) ->
         "valle.data.batch",
         "valle.lm.config",
         "valle.synthesis.model",
-        "valle.eval.lists",
+        "valle.eval.protocols",
     ]
     for place in (tmp_path, source):
         assert all(file.is_relative_to(source) for file in imported_from(python, modules, place))

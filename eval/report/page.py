@@ -6,19 +6,18 @@ The page needs nothing but itself: no network, and no script to be read; the scr
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from html import escape
-from pathlib import Path
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
-from valle.eval.figures import Figure, find_figure, in_order
-from valle.eval.report.charts import distribution
-from valle.eval.report.diff import diff_html
-from valle.eval.report.media import Sound, load_sound
-from valle.eval.saved_results import Row, System
-from valle.eval.stats import Estimate
+from markupsafe import Markup
 
-_HERE = Path(__file__).parent
+from valle.eval.report.media import Sound, load_sound
+from valle.eval.report.templates import render
+from valle.eval.results import Figure, Row, System, find_figure, in_order
+
 _DISTRIBUTED = ("wer", "cer", "sim", "sim_reference", "dnsmos", "utmos", "nisqa", "visqol", "pesq", "stoi", "mcd")
 _SHOWN = ("wer", "cer", "sim", "sim_reference", "dnsmos", "utmos", "nisqa", "pesq", "stoi", "mcd")
 _FLAGS = {
@@ -27,8 +26,9 @@ _FLAGS = {
     "cut": "did not come to an end",
     "silent": "nothing was heard",
 }
-_SECONDS_WIDE = 5.5
-"""Width of a second of spectrogram, in rem: all pictures of a page have one time scale."""
+_MOST_VOICES = 40
+_WIDTH, _ROW, _TOP, _BOTTOM = 640, 56, 8, 26
+_DOT, _BINS = 3.2, 72
 
 
 def build_page(systems: Sequence[System], title: str, max_sounds: int = 300) -> str:
@@ -38,191 +38,97 @@ def build_page(systems: Sequence[System], title: str, max_sounds: int = 300) -> 
     """
     ids = _worst_first(systems)
     voiced = set(ids[: max(1, max_sounds // len(systems))])
-    cards = "".join(_card(i, id_, systems, id_ in voiced) for i, id_ in enumerate(ids))
-    parts = {
-        "title": escape(title),
-        "css": (_HERE / "report.css").read_text(encoding="utf-8"),
-        "js": (_HERE / "report.js").read_text(encoding="utf-8"),
-        "lead": _lead(systems, len(ids)),
-        "summary": _summary(systems),
-        "charts": _charts(systems),
-        "voices": _voices(systems),
-        "controls": _controls(systems, ids),
-        "cards": cards,
-        "method": _method(systems),
-    }
-    page = (_HERE / "report.html").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        page = page.replace(f"<!--{name}-->", part)
-    return page
+    rows = [row for system in systems for row in system.rows.values()]
+    return render(
+        "report.html",
+        title=title,
+        what="texts" if systems[0].results["kind"] == "tts" else "recordings",
+        systems=systems,
+        real=systems[0].context,
+        figures=[find_figure(name) for name in in_order({name for system in systems for name in system.metrics})],
+        charts=_charts(systems),
+        voices=_voices(systems),
+        speakers=sorted({row.texts.get("speaker", "") for row in rows}),
+        shown=[find_figure(name) for name in _SHOWN if any(name in row.numbers for row in rows)],
+        flags={flag: label for flag, label in _FLAGS.items() if any(flag in _flags(row) for row in rows)},
+        cards=[_card(id_, systems, id_ in voiced) for id_ in ids],
+        method={system.name: _method(system) for system in systems},
+    )
 
 
 def _worst_first(systems: Sequence[System]) -> list[str]:
     ids = list(dict.fromkeys(id_ for system in systems for id_ in system.rows))
-    rank = _ranking(systems)
+    # The figure by which the page is ordered at first.
+    names = {name for system in systems for row in system.rows.values() for name in row.numbers}
+    rank = next((name for name in _SHOWN if name in names), "wer")
 
     def badness(id_: str) -> float:
-        known = [v for s in systems if id_ in s.rows and (v := s.rows[id_].numbers.get(rank.name)) is not None]
-        if not known:
-            return float("inf")  # what could not be measured is to be looked at first
-        return sum(known) / len(known) * (-1 if rank.higher_is_better else 1)
+        worse = _badness(rank, [system.rows[id_] for system in systems if id_ in system.rows])
+        return math.inf if worse is None else worse  # what could not be measured is to be looked at first
 
     return sorted(ids, key=badness, reverse=True)
 
 
-def _ranking(systems: Sequence[System]) -> Figure:
-    """The figure by which the page is ordered at first."""
-    names = {name for system in systems for row in system.rows.values() for name in row.numbers}
-    return find_figure(next((name for name in _SHOWN if name in names), "wer"))
+def _badness(name: str, rows: Sequence[Row]) -> float | None:
+    """The mean figure of `rows`, higher for worse; None where there is none."""
+    known = [value for row in rows if (value := row.numbers.get(name)) is not None]
+    sign = -1 if find_figure(name).higher_is_better else 1
+    return sign * sum(known) / len(known) if known else None
 
 
-def _lead(systems: Sequence[System], n: int) -> str:
-    speakers = {row.texts.get("speaker", "") for system in systems for row in system.rows.values()}
-    what = "texts" if systems[0].results["kind"] == "tts" else "recordings"
-    names = ", ".join(escape(system.name) for system in systems)
-    return f"<p>{names}. {n} {what}, {len(speakers)} speakers. Intervals are 95 %, by bootstrap over {what}.</p>"
-
-
-def _summary(systems: Sequence[System]) -> str:
-    names = in_order({name for system in systems for name in system.metrics})
-    real = systems[0].context
-    head = "".join(f'<th scope="col">{escape(system.name)}</th>' for system in systems)
-    head += '<th scope="col">real recordings</th>' if real else ""
-    body = []
-    for name in names:
-        figure = find_figure(name)
-        cells = "".join(_cell(figure, system.metrics.get(name)) for system in systems)
-        if real:
-            cells += _cell(figure, real.get(figure.real or ""))
-        better, sign = ("higher is better", "↑") if figure.higher_is_better else ("lower is better", "↓")
-        # Titles and arrows are not read aloud, or not by all readers.
-        arrow = f'<abbr title="{better}" aria-hidden="true">{sign}</abbr><span class="aloud">, {better}</span>'
-        label = f"{escape(figure.label)} {arrow}"
-        body.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
-    return (
-        '<div class="wide" tabindex="0" role="region" aria-label="Table of figures"><table>'
-        f'<thead><tr><th scope="col">figure</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
-    )
-
-
-def _cell(figure: Figure, value: Estimate | None) -> str:
-    if value is None or value.value != value.value:
-        return "<td>–</td>"
-    interval = "" if value.low != value.low else f"<small>{_interval(figure, value)}</small>"
-    excluded = f"<small>{value.n} of {value.n + value.excluded}</small>" if value.excluded else ""
-    return f"<td><b>{figure.text(value.value)}</b> {interval} {excluded}</td>"
-
-
-def _interval(figure: Figure, value: Estimate) -> str:
-    low, high = figure.text(value.low), figure.text(value.high)
-    return f"{low.removesuffix(' %')} to {high}"
-
-
-def _charts(systems: Sequence[System]) -> str:
-    there = {name for system in systems for row in system.rows.values() for name in row.numbers}
+def _charts(systems: Sequence[System]) -> list[tuple[Figure, bool, Markup]]:
+    """Figure, whether real recordings are marked, and the chart."""
     charts = []
-    for name in (name for name in _DISTRIBUTED if name in there):
-        figure = find_figure(name)
-        values = {s.name: [v for r in s.rows.values() if (v := r.numbers.get(name)) is not None] for s in systems}
-        real = systems[0].context.get(figure.real or "")
-        chart = distribution(figure, {k: v for k, v in values.items() if v}, real.value if real else None)
-        note = " The dashed line: real recordings." if real else ""
-        charts.append(f"<figure><figcaption><b>{escape(figure.label)}</b>{note}</figcaption>{chart}</figure>")
-    return "".join(charts)
+    for figure in map(find_figure, _DISTRIBUTED):
+        values = {
+            s.name: [v for r in s.rows.values() if (v := r.numbers.get(figure.name)) is not None] for s in systems
+        }
+        if any(figure.name in row.numbers for system in systems for row in system.rows.values()):
+            real = systems[0].context.get(figure.real or "")
+            there = {name: row for name, row in values.items() if row}
+            charts.append((figure, bool(real), distribution(figure, there, real.value if real else None)))
+    return charts
 
 
-def _voices(systems: Sequence[System]) -> str:
-    """Each prompt once; the cards point here."""
+def _voices(systems: Sequence[System]) -> dict[str, tuple[str, Sound | None]]:
+    """Speaker and sound of each prompt, by its id: once on the page, where the cards point to."""
     found = {}
     for system in systems:
         for row in system.rows.values():
             id_ = row.texts.get("prompt", "")
             if id_ and id_ not in found and (path := system.prompt(id_)):
                 found[id_] = (row.texts["speaker"], load_sound(path))
-    if not found or len(found) > 40:
-        return ""
-    figures = "".join(
-        f'<figure id="voice-{escape(id_)}"><figcaption>{escape(speaker)}</figcaption>'
-        f"{_player(sound, f'prompt {id_}')}</figure>"
-        for id_, (speaker, sound) in found.items()
-        if sound
-    )
-    head = '<section aria-labelledby="h-voices"><h2 id="h-voices">Voices</h2>'
-    return f'{head}<div class="voices">{figures}</div></section>'
+    return found if len(found) <= _MOST_VOICES else {}
 
 
-def _controls(systems: Sequence[System], ids: Sequence[str]) -> str:
-    rows = [row for system in systems for row in system.rows.values()]
-    speakers = sorted({row.texts.get("speaker", "") for row in rows})
-    names = [name for name in _SHOWN if any(name in row.numbers for row in rows)]
-    sorts = "".join(f'<option value="{name}">{escape(find_figure(name).label)}, worst first</option>' for name in names)
-    voices = "".join(f"<option>{escape(speaker)}</option>" for speaker in speakers)
-    flags = [flag for flag in _FLAGS if any(flag in _flags(row) for row in rows)]
-    boxes = "".join(f'<label><input type="checkbox" name="flag" value="{f}"> {_FLAGS[f]}</label>' for f in flags)
-    only = f"<fieldset><legend>Only where</legend>{boxes}</fieldset>" if boxes else ""
-    return (
-        '<form id="controls" hidden aria-label="Sort and filter">'
-        f'<label>Order <select name="sort">{sorts}<option value="id">as listed</option></select></label>'
-        f'<label>Voice <select name="speaker"><option value="">all</option>{voices}</select></label>'
-        f'<label>Words <input name="words" type="search" placeholder="in text or transcript"></label>{only}'
-        f'<output aria-live="polite" id="count">{len(ids)} shown</output></form>'
-    )
-
-
-def _card(number: int, id_: str, systems: Sequence[System], voiced: bool) -> str:
-    with_row = [(system, system.rows[id_]) for system in systems if id_ in system.rows]
-    first = with_row[0][1]
-    text = first.texts.get("text") or id_
-    prompt = first.texts.get("prompt", "")
-    sort = {}
-    for name in _SHOWN:
-        known = [v for _, row in with_row if (v := row.numbers.get(name)) is not None]
-        sign = -1 if find_figure(name).higher_is_better else 1
-        sort[name] = sign * sum(known) / len(known) if known else None
-    data = {
-        "sort": sort,
+def _card(id_: str, systems: Sequence[System], voiced: bool) -> dict[str, Any]:
+    """What every system made of one text."""
+    rows = [(system, system.rows[id_]) for system in systems if id_ in system.rows]
+    first_system, first = rows[0]
+    reference = first_system.reference(id_) if voiced else None
+    speaker = first.texts.get("speaker", "")
+    return {
         "id": id_,
-        "speaker": first.texts.get("speaker", ""),
-        "flags": sorted({flag for _, row in with_row for flag in _flags(row)}),
+        "text": first.texts.get("text") or id_,
+        "speaker": speaker,
+        "prompt": first.texts.get("prompt", ""),
+        "about": {
+            "sort": {name: _badness(name, [row for _, row in rows]) for name in _SHOWN},
+            "id": id_,
+            "speaker": speaker,
+            "flags": sorted({flag for _, row in rows for flag in _flags(row)}),
+        },
+        "outputs": [
+            {
+                "system": system,
+                "row": row,
+                "sound": load_sound(path) if voiced and (path := system.audio(id_)) else None,
+                "remarks": "; ".join(_remarks(row)),
+            }
+            for system, row in rows
+        ],
+        "reference": load_sound(reference) if reference else None,
     }
-    listen = f' · <a class="voice" href="#voice-{escape(prompt)}">hear the voice</a>' if prompt else ""
-    outputs = "".join(_output(system, row, len(systems) > 1, voiced) for system, row in with_row)
-    reference = with_row[0][0].reference(id_) if voiced else None
-    if reference and (sound := load_sound(reference)):
-        outputs += (
-            f'<section class="output"><h4>real recording</h4>{_player(sound, f"real recording of {id_}")}</section>'
-        )
-    return (
-        f'<article data-about="{escape(json.dumps(data), quote=True)}" aria-labelledby="t{number}">'
-        f'<h3 id="t{number}">{escape(text)}</h3>'
-        f'<p class="who">{escape(id_)} · {escape(first.texts.get("speaker", ""))}{listen}</p>{outputs}</article>'
-    )
-
-
-def _output(system: System, row: Row, named: bool, voiced: bool) -> str:
-    title = f"<h4>{escape(system.name)}</h4>" if named else ""
-    path = system.audio(row.id) if voiced else None
-    sound = load_sound(path) if path else None
-    player = _player(sound, f"{system.name}: {row.id}") if sound else ""
-    scores = "".join(
-        f"<div><dt>{escape(find_figure(name).label)}</dt><dd>{find_figure(name).text(row.numbers[name])}</dd></div>"
-        for name in _SHOWN
-        if name in row.numbers
-    )
-    diff = row.texts.get("diff")
-    heard = f'<p class="diff">{diff_html(diff)}</p>' if diff else ""
-    return f'<section class="output">{title}{player}{heard}<dl>{scores}</dl>{_remarks(row)}</section>'
-
-
-def _player(sound: Sound | None, name: str) -> str:
-    if sound is None:
-        return ""
-    name = escape(name, quote=True)
-    return (
-        f'<img src="{sound.png_uri}" alt="Spectrogram of {name}, {sound.seconds:.1f} seconds" '
-        f'style="width:min(100%,{sound.seconds * _SECONDS_WIDE:.1f}rem)">'
-        f'<audio controls preload="none" aria-label="{name}" src="{sound.mp3_uri}"></audio>'
-    )
 
 
 def _flags(row: Row) -> set[str]:
@@ -235,27 +141,72 @@ def _flags(row: Row) -> set[str]:
     return flags
 
 
-def _remarks(row: Row) -> str:
+def _remarks(row: Row) -> list[str]:
     remarks = [f"skipped: {words}" for words in [row.texts.get("skipped_words")] if words]
     remarks += [f"said again: {words}" for words in [row.texts.get("repeated_words")] if words]
     remarks += [_FLAGS[flag] for flag in sorted(_flags(row) & {"cut", "silent"})]
-    remarks += [note for note in [row.texts.get("notes")] if note]
-    return f'<p class="remarks">{escape("; ".join(remarks))}</p>' if remarks else ""
+    return remarks + [note for note in [row.texts.get("notes")] if note]
 
 
-def _method(systems: Sequence[System]) -> str:
-    return "".join(
-        _facts(s.name, {"seed": s.results["seed"], **s.results["config"], "versions": s.results["versions"]})
-        for s in systems
+def _method(system: System) -> dict[str, str]:
+    """What a system's results were made with."""
+    results = system.results
+    facts = {"seed": results["seed"], **results["config"], "versions": results["versions"]}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items() if value != ""
+    }
+
+
+def distribution(figure: Figure, values: Mapping[str, Sequence[float]], real: float | None = None) -> Markup:
+    """An SVG with a row of stacked dots for each system of `values`; `real`: where real recordings stand.
+
+    One dot for each utterance, so that nothing hides behind a mean.
+    """
+    low, high = _range([*chain(*values.values()), *([] if real is None else [real])], figure)
+
+    def x(value: float) -> float:
+        return 8 + (min(max(value, low), high) - low) / (high - low) * (_WIDTH - 16)
+
+    bases = [_TOP + _ROW * (i + 1) - 4 for i in range(len(values))]
+    steps = round((high - low) / 0.25) if figure.percent else 4
+    return render(
+        "chart.html",
+        label=f"{figure.label} of each utterance. "
+        + "; ".join(f"{name}: {_quartiles(figure, row)}" for name, row in values.items() if row),
+        width=_WIDTH,
+        height=_TOP + _ROW * len(values) + _BOTTOM,
+        top=_TOP,
+        bottom=_TOP + _ROW * len(values),
+        radius=_DOT,
+        rows=[(name, base, _dots(row, x, base)) for (name, row), base in zip(values.items(), bases, strict=True)],
+        real=None if real is None else x(real),
+        ticks=[(x(value), figure.tick(value)) for value in (low + (high - low) * i / steps for i in range(steps + 1))],
     )
 
 
-def _facts(name: str, content: dict[str, Any]) -> str:
-    """A table of what a system's results were made with."""
-    rows = "".join(
-        f'<tr><th scope="row">{escape(key)}</th><td>{escape(shown)}</td></tr>'
-        for key, value in content.items()
-        if (shown := value if isinstance(value, str) else json.dumps(value))
-    )
-    region = f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name, quote=True)}">'
-    return f"<h3>{escape(name)}</h3>{region}<table>{rows}</table></div>"
+def _dots(row: Sequence[float], x: Callable[[float], float], base: float) -> list[tuple[float, float]]:
+    """Dots stacked upwards from `base` where values fall into one column."""
+    step = (_WIDTH - 16) / _BINS
+    stacks = Counter(int((x(value) - 8) / step) for value in row)
+    # Many in one place overlap rather than leave their row.
+    rise = min(2 * _DOT + 0.6, (_ROW - 10) / max(stacks.values(), default=1))
+    return [
+        (8 + (column + 0.5) * step, base - _DOT - i * rise)
+        for column, height in sorted(stacks.items())
+        for i in range(height)
+    ]
+
+
+def _range(values: Sequence[float], figure: Figure) -> tuple[float, float]:
+    if figure.percent:
+        # Insertions can take one text's errors far above 100 %; beyond 150 % they are drawn at the right edge.
+        return 0.0, min(1.5, math.ceil(max([1.0, *values]) * 4) / 4)
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    margin = (high - low) * 0.03 or 0.5
+    return low - margin, high + margin
+
+
+def _quartiles(figure: Figure, row: Sequence[float]) -> str:
+    ordered = sorted(row)
+    low, middle, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.25, 0.5, 0.75))
+    return f"median {figure.text(middle)}, middle half {figure.text(low)} to {figure.text(high)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from valle.cli import main
-from valle.eval.lists import Recording
+from valle.eval.protocols import Recording
 
 
 @pytest.mark.slow

@@ -7,10 +7,9 @@ import torch
 
 from valle.common.audio import load_audio
 from valle.common.errors import UserError
-from valle.eval.codec import CROSS, OWN, evaluate_codec
-from valle.eval.codec_consistency import Consistency, measure_consistency, plot_consistency
-from valle.eval.lists import Recording
-from valle.eval.similarity import build_speaker_model
+from valle.eval.codec import CROSS, OWN, Consistency, evaluate_codec, measure_consistency, plot_consistency
+from valle.eval.judges.similarity import build_speaker_model
+from valle.eval.protocols import Recording
 from valle.tokenizers.codecs import SpeechCodec, SpeechCodes, build_codec
 from valle.tokenizers.codecs.autoencoder import AutoencoderCodec
 
@@ -51,9 +50,9 @@ def test_cross_uses_the_codes_of_the_same_speakers_other_utterance(
     codec: SpeechCodec, utterances: list[Recording], tmp_path: Path
 ) -> None:
     report = evaluate_codec(codec, utterances, n_qs=(2,), metrics=("mcd",), wav_folder=tmp_path)
-    rows = {(row.time_invariant, row.id): row.scores["mcd"] for row in report.rows}
-    assert rows[CROSS, TWO_SPEAKERS[2]].value is None
-    assert rows[CROSS, TWO_SPEAKERS[2]].reason == "the speaker has no other recording"
+    rows = {(row.texts["time_invariant"], row.id): row for row in report.rows}
+    assert rows[CROSS, TWO_SPEAKERS[2]].numbers["mcd"] is None
+    assert rows[CROSS, TWO_SPEAKERS[2]].texts["notes"] == "mcd: the speaker has no other recording"
     assert (report.summaries[1].metrics["mcd"].n, report.summaries[1].metrics["mcd"].excluded) == (2, 1)
 
     wavs = [load_audio(u.path, 16_000) for u in utterances[:2]]

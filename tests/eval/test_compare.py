@@ -8,7 +8,7 @@ import pytest
 
 from valle.common.errors import UserError
 from valle.eval.compare import compare, table
-from valle.eval.saved_results import load_systems
+from valle.eval.results import load_systems
 
 MakeRow = Callable[..., dict[str, Any]]
 WriteRun = Callable[..., Path]

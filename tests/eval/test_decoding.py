@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from valle.common.errors import UserError
-from valle.eval.decoding.findings import Finding, table
-from valle.eval.decoding.leaks import EdgeJudge, Edges, compare_edges
-from valle.eval.decoding.long_text import voice_change, whole_minutes
-from valle.eval.decoding.seams import peaks, places
-from valle.eval.lists import Recording
-from valle.eval.similarity import build_speaker_model, embed_all
+from valle.eval.decoding import (
+    EdgeJudge,
+    Edges,
+    Finding,
+    compare_edges,
+    peaks,
+    places,
+    table,
+    voice_change,
+    whole_minutes,
+)
+from valle.eval.judges.similarity import build_speaker_model, embed_all
+from valle.eval.protocols import Recording
 from valle.eval.stats import estimate
 from valle.synthesis.result import SpeechChunk
 
@@ -73,7 +80,7 @@ def test_words_before_the_text_and_missing_ends_are_told_apart() -> None:
     assert ends("the bread is still warm") == Edges([], [], [])
     assert ends("over there the bread is still warm") == Edges(["over", "there"], [], [])
     assert ends("is still warm") == Edges([], ["the", "bread"], [])
-    assert ends("bread is still warm") == Edges([], [], [])  # a small word alone, see valle.eval.reading
+    assert ends("bread is still warm") == Edges([], [], [])  # a small word alone, see valle.eval.judges.reading
     assert ends("the bread is still") == Edges([], [], ["warm"])
     assert ends("the bread warm") == Edges([], [], [])
     assert ends("") == Edges([], words, words)

@@ -27,7 +27,7 @@ HELP_PAGES = [
     *(["train", kind] for kind in ("codec", "ar", "nar", "aligner")),
     *(["prepare", corpus] for corpus in ("folder", "libritts", "synthetic", "bpe")),
     *(["eval", what] for what in ("tts", "jobs", "variants", "report", "compare", "samples", "listening")),
-    *(["eval", what] for what in ("paper", "noise", "reading", "codec", "decoding")),
+    *(["eval", what] for what in ("ceilings", "codec", "decoding")),
     *(["bench", what] for what in ("decode", "serve", "codec", "train")),
 ]
 
@@ -199,7 +199,7 @@ def test_output_is_tried_before_the_model_is_loaded(
     ("words", "missing", "extra"),
     [
         (["clone", "--prompt", "x.wav", "--text", "Yes.", "--out", "out.wav", "--best-by", "cer"], "jiwer", "eval"),
-        (["eval", "paper"], "yaml", "eval"),
+        (["eval", "report", "results", "--out", "out.html"], "jinja2", "eval"),
         (["serve", "--voices", "voices"], "fastapi", "serve"),
         (["train", "ar", "--config", "configs/ar/tiny.yaml"], "lightning", "train"),
     ],

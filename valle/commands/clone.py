@@ -139,7 +139,7 @@ def _write(
 
 def _made_with(args: argparse.Namespace, text: str, voice: Voice, options: SynthesisOptions) -> dict[str, Any]:
     """What decides how a text is spoken: the same for the command that goes on with it."""
-    from valle.eval.fingerprint import hash_model
+    from valle.eval.results import hash_model
 
     tensors = (t for t in (voice.codes, voice.time_invariant, voice.phonemes, voice.durations) if t is not None)
     return {
@@ -244,7 +244,7 @@ def _load(args: argparse.Namespace) -> tuple[VoiceCloner, SynthesisOptions]:
 
     options = SynthesisOptions(args.seed, args.language, candidates=args.n_best, retries=args.retries)
     if options.count(args.stream) > 1 and args.best_by != "own":
-        from valle.eval.scorer import build_scorer
+        from valle.eval.judges.judging import build_scorer
 
         options = replace(options, scorer=build_scorer(args.best_by))
     cloner = VoiceCloner.from_pretrained(args.model, args.device, args.precision, args.threads, args.any_language)

@@ -82,9 +82,9 @@ def run(args: argparse.Namespace) -> int:
 
 def build_checker() -> Checker:
     """Likeness by Resemblyzer, words by pocketsphinx: both come with their models."""
-    from valle.eval.recognisers import build_recogniser
-    from valle.eval.similarity import build_speaker_model, embed_all, likeness
-    from valle.eval.text import normalise_for_scoring, score_text
+    from valle.eval.judges.recognisers import build_recogniser
+    from valle.eval.judges.similarity import build_speaker_model, embed_all, likeness
+    from valle.eval.judges.text import normalise_for_scoring, score_text
 
     speakers, recogniser = build_speaker_model(), build_recogniser("pocketsphinx")
 

@@ -14,7 +14,7 @@ from valle.common.errors import UserError
 from valle.common.tables import plain_table
 
 if TYPE_CHECKING:
-    from valle.common.distributed import Place
+    from valle.common.device import Place
     from valle.eval.judges.judging import JudgeNames
     from valle.eval.protocols import TrialList
     from valle.eval.run import Manner
@@ -154,7 +154,7 @@ def _run_jobs(args: argparse.Namespace) -> int:
 
 
 def _run_tts(args: argparse.Namespace) -> int:
-    from valle.common.distributed import parse_part
+    from valle.common.device import parse_part
     from valle.common.files import check_folder
     from valle.eval.run import Manner
 
@@ -266,7 +266,7 @@ def _add_variants(subparsers: Any) -> None:
 
 
 def _run_variants(args: argparse.Namespace) -> int:
-    from valle.common.distributed import parse_part
+    from valle.common.device import parse_part
     from valle.common.files import check_folder
     from valle.eval.compare import compare, table
     from valle.eval.results import load_systems

@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the shards that are missing."""
-    from valle.common.distributed import parse_part
+    from valle.common.device import parse_part
 
     place = parse_part(args.part)
     if args.hours is not None and not args.dry_run:

@@ -63,8 +63,8 @@ def _compare_two(first: System, other: System, seed: int) -> list[Comparison]:
         x, weights = figure_values(name, a)
         y, _ = figure_values(name, b)
         if any(value is not None for value in x) and any(value is not None for value in y):
-            first, value = estimate(x, weights, seed), estimate(y, weights, seed)
-            found.append(Comparison(name, other.name, value, first, estimate_difference(y, x, weights, seed)))
+            yardstick, value = estimate(x, weights, seed), estimate(y, weights, seed)
+            found.append(Comparison(name, other.name, value, yardstick, estimate_difference(y, x, weights, seed)))
     return found
 
 
